@@ -1,0 +1,1 @@
+//! See fuzz_targets.

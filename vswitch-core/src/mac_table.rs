@@ -1,0 +1,65 @@
+//! The MAC table.
+
+use crate::port::{PortId, Segment};
+use crate::time::Instant;
+use crate::wire::ethernet::Mac;
+use core::time::Duration;
+
+/// What learning a source did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Learned {
+    /// A station that was not in the table.
+    New,
+    /// It was there, on this port.
+    Same,
+    /// It was on another port.
+    Moved {
+        /// The port it was on.
+        from: PortId,
+    },
+    /// The table stays as it was.
+    Refused(Refused),
+}
+
+/// Why a source was not learned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// Another worker is inserting; the next frame teaches.
+    Busy,
+    /// No place could be made without taking from a port that has fewer.
+    Full,
+    /// A static entry says otherwise.
+    Static,
+    /// A group or zero address, or a port that is not bound.
+    Invalid,
+}
+
+/// Whether an entry was learned or set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EntryState {
+    /// Learned from a frame; it ages and moves.
+    Learned,
+    /// Set; it does neither.
+    Static,
+}
+
+/// One entry, as a listing shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its segment.
+    pub segment: Segment,
+    /// Its address.
+    pub mac: Mac,
+    /// Where it is.
+    pub port: PortId,
+    /// Time since it was last seen as a source, in whole seconds; zero for a static entry.
+    pub age: Duration,
+    /// Learned or static.
+    pub state: EntryState,
+}
+
+/// The table.
+#[derive(Debug)]
+pub struct MacTable {
+    _limit: u32,
+}

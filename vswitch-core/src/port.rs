@@ -1,0 +1,349 @@
+//! Where the switch ends: ports, and which VLANs they carry in which dress.
+//!
+//! A port is an access, trunk, native or 802.1Q-tunnel port as Open vSwitch defines them, or a tunnel to a
+//! remote node. Not here: the operating system's thing behind a port (a link), nor any frame.
+
+use crate::wire::vlan::{TPID_STAG, Vlan};
+use crate::wire::vxlan::Vni;
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::fmt;
+use core::net::IpAddr;
+
+/// A port's number: dense, chosen by whoever configures the switch, and not given to another port before
+/// every worker has let go of the old one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PortId(u32);
+
+impl PortId {
+    /// The largest number is 2¹⁷ − 1: more ports and peers than one node will see.
+    pub const MAX: u32 = (1 << 17) - 1;
+
+    /// `None` above [`Self::MAX`].
+    #[must_use]
+    pub const fn new(number: u32) -> Option<Self> {
+        if number <= Self::MAX { Some(Self(number)) } else { None }
+    }
+
+    /// The number as an index.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+
+    /// The number.
+    #[must_use]
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl fmt::Display for PortId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+/// One broadcast domain (RFC 7348's word): a VLAN of a bridge. Inside the switch there is nothing else;
+/// a VID or VNI is a name that a segment has on a wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Segment(u32);
+
+impl Segment {
+    /// Bridges in one switch: 0..16.
+    pub const BRIDGES: u8 = 16;
+
+    /// The segment of `vlan` in `bridge`; `None` when the bridge is not below [`Self::BRIDGES`].
+    #[must_use]
+    pub const fn new(bridge: u8, vlan: Vlan) -> Option<Self> {
+        if bridge < Self::BRIDGES { Some(Self(((bridge as u32) << 12) | vlan.get() as u32)) } else { None }
+    }
+
+    /// A number below 65,536, unique over all bridges.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+
+    /// The bridge's number.
+    #[must_use]
+    pub const fn bridge(self) -> u8 {
+        ((self.0 >> 12) & 0xf) as u8
+    }
+
+    /// The VLAN in that bridge.
+    #[must_use]
+    pub fn vlan(self) -> Vlan {
+        // Only `new` makes a Segment, from a Vlan: the twelve bits are one again.
+        Vlan::new((self.0 & 0xfff) as u16).unwrap_or(Vlan::UNTAGGED)
+    }
+}
+
+/// A set of VLANs, 0..=4094.
+#[derive(Clone, PartialEq, Eq)]
+pub struct VlanSet(Box<[u64; 64]>);
+
+impl VlanSet {
+    /// No VLAN.
+    #[must_use]
+    pub fn none() -> Self {
+        Self(Box::new([0; 64]))
+    }
+
+    /// Every VLAN, and 0.
+    #[must_use]
+    pub fn all() -> Self {
+        let mut bits = Box::new([u64::MAX; 64]);
+        bits[63] = u64::MAX >> 1;
+        Self(bits)
+    }
+
+    /// Adds one.
+    pub fn insert(&mut self, vlan: Vlan) {
+        self.0[usize::from(vlan.get() / 64)] |= 1 << (vlan.get() % 64);
+    }
+
+    /// Takes one out.
+    pub fn remove(&mut self, vlan: Vlan) {
+        self.0[usize::from(vlan.get() / 64)] &= !(1 << (vlan.get() % 64));
+    }
+
+    /// Whether `vlan` is in the set.
+    #[must_use]
+    pub fn contains(&self, vlan: Vlan) -> bool {
+        self.0[usize::from(vlan.get() / 64)] >> (vlan.get() % 64) & 1 != 0
+    }
+
+    /// Whether every VLAN from 1 to 4094 is in the set.
+    #[must_use]
+    pub fn has_every_vid(&self) -> bool {
+        self.0[0] | 1 == u64::MAX
+            && self.0[1..63].iter().all(|w| *w == u64::MAX)
+            && self.0[63] == u64::MAX >> 1
+    }
+
+    /// The members in rising order.
+    pub fn iter(&self) -> impl Iterator<Item = Vlan> + '_ {
+        (0..4095).filter_map(Vlan::new).filter(|vlan| self.contains(*vlan))
+    }
+}
+
+impl FromIterator<Vlan> for VlanSet {
+    fn from_iter<I: IntoIterator<Item = Vlan>>(vlans: I) -> Self {
+        let mut set = Self::none();
+        vlans.into_iter().for_each(|vlan| set.insert(vlan));
+        set
+    }
+}
+
+impl fmt::Debug for VlanSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.iter()).finish()
+    }
+}
+
+/// Whether a frame that leaves in VLAN 0 wears a priority tag (Open vSwitch's `other_config:priority-tags`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum PriorityTags {
+    /// It leaves untagged.
+    #[default]
+    No,
+    /// It wears one when its priority is not zero.
+    IfNonzero,
+    /// It always wears one.
+    Always,
+}
+
+/// The native VLAN of a trunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Native {
+    /// Untagged and priority-tagged frames arrive in it.
+    pub vlan: Vlan,
+    /// Whether its frames leave tagged (`native-tagged`) or not (`native-untagged`).
+    pub tagged: bool,
+}
+
+/// Which inner frames a tunnel takes and gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Carries {
+    /// Every segment under its own VNI: of all segments that have one, or only of these.
+    PerVni(Option<Vec<Vni>>),
+}
+
+/// What a tunnel does with tags that remain inside a segment's frames (RFC 7348 §6.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum InnerVlan {
+    /// None is sent and none accepted.
+    #[default]
+    Strip,
+    /// They are carried, and a priority that is not zero travels in a priority tag.
+    Carry,
+}
+
+/// A tunnel to one remote node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tunnel {
+    /// The peer's address: its datagrams come from it, and ours go to it.
+    pub remote: IpAddr,
+    /// The UDP port our datagrams go to.
+    pub udp_port: u16,
+    /// Which segments it carries.
+    pub carries: Carries,
+    /// Tags inside.
+    pub inner_vlan: InnerVlan,
+    /// Whether a datagram with a reserved bit set is refused; RFC 7348 §5 says to ignore them.
+    pub strict: bool,
+}
+
+/// How a port is attached to the bridge: Open vSwitch's `vlan_mode`, or a tunnel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Attachment {
+    /// One VLAN, untagged outside.
+    Access(Vlan),
+    /// Many VLANs, tagged outside; VLAN 0 in the set admits untagged frames. With a native VLAN, untagged
+    /// frames belong to it, it is always carried, and VLAN 0 never is (unless it is the native one).
+    Trunk {
+        /// The VLANs carried.
+        vlans: VlanSet,
+        /// The native VLAN, if any.
+        native: Option<Native>,
+    },
+    /// Customer frames, tags and all, inside one service VLAN (IEEE 802.1ad).
+    Dot1qTunnel {
+        /// The service VLAN.
+        vlan: Vlan,
+        /// The customer VLANs admitted; `None` for all. 0 stands for untagged.
+        cvlans: Option<VlanSet>,
+        /// TPID of the service tag on trunks: 0x88A8 (802.1ad) or 0x8100.
+        tpid: u16,
+    },
+    /// A remote node.
+    Tunnel(Tunnel),
+}
+
+impl Attachment {
+    /// A trunk of every VLAN and of untagged frames: what a port is when nothing is said of it.
+    #[must_use]
+    pub fn trunk_all() -> Self {
+        Self::Trunk { vlans: VlanSet::all(), native: None }
+    }
+
+    /// A trunk with a native VLAN, with the set put right: the native VLAN in, VLAN 0 out unless native.
+    #[must_use]
+    pub fn native(vlan: Vlan, tagged: bool, mut vlans: VlanSet) -> Self {
+        if vlan != Vlan::UNTAGGED {
+            vlans.remove(Vlan::UNTAGGED);
+            vlans.insert(vlan);
+        }
+        Self::Trunk { vlans, native: Some(Native { vlan, tagged }) }
+    }
+
+    /// A customer port with 802.1ad service tags.
+    #[must_use]
+    pub const fn dot1q_tunnel(vlan: Vlan, cvlans: Option<VlanSet>) -> Self {
+        Self::Dot1qTunnel { vlan, cvlans, tpid: TPID_STAG }
+    }
+}
+
+/// A split-horizon group: a frame never leaves by a port of the group it came in by; 0 is no group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Group(pub u8);
+
+impl Group {
+    /// No group.
+    pub const NONE: Self = Self(0);
+    /// All peers of the mesh.
+    pub const MESH: Self = Self(1);
+}
+
+/// Everything the switch must know of a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// Its number.
+    pub id: PortId,
+    /// Its bridge, 0..16; the TOML file has one bridge, 0.
+    pub bridge: u8,
+    /// Its VLANs.
+    pub attachment: Attachment,
+    /// Priority tags on frames that leave in VLAN 0.
+    pub priority_tags: PriorityTags,
+    /// Its split-horizon group.
+    pub group: Group,
+    /// For a tunnel: the MTU of the path to the peer, in bytes of outer IP packet. Not read elsewhere.
+    pub mtu: u16,
+    /// How many learned MAC entries it may hold; `None` for no limit of its own.
+    pub mac_limit: Option<u32>,
+}
+
+impl Port {
+    /// A port of bridge 0 with nothing special about it.
+    #[must_use]
+    pub const fn new(id: PortId, attachment: Attachment) -> Self {
+        Self {
+            id,
+            bridge: 0,
+            attachment,
+            priority_tags: PriorityTags::No,
+            group: Group::NONE,
+            mtu: 1500,
+            mac_limit: None,
+        }
+    }
+
+    /// A peer of the mesh that carries every VNI by RFC 7348's defaults, over a path of `mtu` bytes.
+    #[must_use]
+    pub const fn peer(id: PortId, remote: IpAddr, udp_port: u16, mtu: u16) -> Self {
+        let tunnel = Tunnel {
+            remote,
+            udp_port,
+            carries: Carries::PerVni(None),
+            inner_vlan: InnerVlan::Strip,
+            strict: false,
+        };
+        let mut port = Self::new(id, Attachment::Tunnel(tunnel));
+        port.group = Group::MESH;
+        port.mtu = mtu;
+        port
+    }
+
+    /// The tunnel, if the port is one.
+    #[must_use]
+    pub const fn tunnel(&self) -> Option<&Tunnel> {
+        match &self.attachment {
+            Attachment::Tunnel(tunnel) => Some(tunnel),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_native_vlan_is_carried_and_pushes_vlan_0_out() {
+        let ten = Vlan::new(10).unwrap();
+        let Attachment::Trunk { vlans, .. } = Attachment::native(ten, true, VlanSet::all()) else { panic!() };
+        assert!(vlans.contains(ten) && !vlans.contains(Vlan::UNTAGGED) && vlans.has_every_vid());
+        let Attachment::Trunk { vlans, .. } = Attachment::native(Vlan::UNTAGGED, true, VlanSet::none())
+        else {
+            panic!()
+        };
+        assert!(!vlans.contains(Vlan::UNTAGGED));
+    }
+
+    #[test]
+    fn a_vlan_set_holds_0_to_4094() {
+        assert_eq!(VlanSet::all().iter().count(), 4095);
+        assert!(VlanSet::all().has_every_vid());
+        let set: VlanSet = [1, 64, 4094].into_iter().filter_map(Vlan::new).collect();
+        assert_eq!(set.iter().map(Vlan::get).collect::<Vec<_>>(), [1, 64, 4094]);
+    }
+
+    #[test]
+    fn a_segment_is_a_bridge_and_a_vlan() {
+        let segment = Segment::new(15, Vlan::new(4094).unwrap()).unwrap();
+        assert_eq!((segment.bridge(), segment.vlan().get(), segment.index()), (15, 4094, 65_534));
+        assert_eq!(Segment::new(16, Vlan::UNTAGGED), None);
+    }
+}

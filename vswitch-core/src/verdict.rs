@@ -1,0 +1,147 @@
+//! What becomes of a frame, and the name of every way it can die.
+//!
+//! One list, [`drop_reasons!`], makes the enum, the counter's name and the sentence for people. Not here:
+//! the counters themselves (see [`crate::switch::Counters`]) and any decision.
+
+use crate::port::{PortId, Segment};
+use core::fmt;
+
+macro_rules! drop_reasons {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal, $text:literal;)+) => {
+        /// Why a frame was not carried. Each is a counter of that name.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u8)]
+        pub enum DropReason { $($(#[doc = $doc])+ $variant,)+ }
+
+        impl DropReason {
+            /// Every reason, in the order of the counters.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// The counter's name: lower case, underscores, stable.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)+ }
+            }
+
+            /// One sentence for a person.
+            #[must_use]
+            pub const fn text(self) -> &'static str {
+                match self { $(Self::$variant => $text,)+ }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    /// Fewer bytes than addresses and type.
+    ShortFrame = "short_frame", "the frame is shorter than an Ethernet header";
+    /// More bytes than any link carries.
+    LongFrame = "long_frame", "the frame is longer than the switch carries";
+    /// The source has the group bit.
+    SourceGroup = "source_group", "the source is a group address";
+    /// The source is all zero.
+    SourceZero = "source_zero", "the source address is zero";
+    /// 01-80-C2-00-00-00…0F without `forward_bpdu`.
+    ReservedGroup = "reserved_group", "the destination is reserved for bridges (01-80-C2-00-00-00 to 0F) and forward_bpdu is off";
+    /// VID 4095.
+    VlanReserved = "vlan_reserved", "the tag says VLAN 4095, which is reserved";
+    /// A tag on an access port.
+    VlanTaggedOnAccess = "vlan_tagged_on_access", "a tagged frame arrived on an access port";
+    /// A VLAN the trunk does not carry.
+    VlanNotTrunked = "vlan_not_trunked", "the trunk that the frame arrived on does not carry its VLAN";
+    /// A customer VLAN the tunnel port does not admit.
+    CvlanNotAllowed = "cvlan_not_allowed", "the customer VLAN is not among the port's cvlans";
+    /// No such port in this configuration.
+    NoSuchPort = "no_such_port", "the port it arrived on is not configured";
+    /// The destination is behind the port the frame came from.
+    SamePort = "same_port", "the destination is on the port the frame arrived on";
+    /// From a tunnel to a tunnel.
+    SplitHorizon = "split_horizon", "a frame from a peer never leaves to a peer";
+    /// The destination's port does not carry the segment.
+    VlanNotOnEgress = "vlan_not_on_egress", "the port of the destination does not carry the frame's VLAN";
+    /// A flood that nobody is to hear.
+    NoEgress = "no_egress", "no other port carries the frame's VLAN";
+    /// A datagram from an address that is no peer.
+    UnknownPeer = "unknown_peer", "the datagram's source is not a peer";
+    /// A datagram too short for a VXLAN header.
+    VxlanShort = "vxlan_short", "the datagram is shorter than a VXLAN header";
+    /// The I flag is clear.
+    VxlanNoVni = "vxlan_no_vni", "the VXLAN header does not have the I flag";
+    /// A reserved bit under `strict`.
+    VxlanReserved = "vxlan_reserved", "a reserved bit of the VXLAN header is set and vxlan_reserved is strict";
+    /// A VNI that no segment has.
+    UnknownVni = "unknown_vni", "no segment has the datagram's VNI";
+    /// A VNI this peer does not share.
+    VniNotShared = "vni_not_shared", "the peer is not configured to share the datagram's VNI";
+    /// A tag inside VXLAN where none is allowed.
+    InnerVlan = "inner_vlan", "a VLAN tag inside VXLAN, which vxlan_inner_vlan does not allow";
+    /// Larger than the path to the peer.
+    TooBig = "too_big", "the frame does not fit the path to the peer";
+    /// The port's link is down.
+    LinkDown = "link_down", "the port it should leave by is down";
+    /// The kernel had no room.
+    TxFull = "tx_full", "the link it should leave by was full";
+    /// The kernel refused it.
+    TxError = "tx_error", "the link it should leave by refused it";
+    /// The kernel's receive queue overflowed.
+    RxOverflow = "rx_overflow", "the kernel's receive queue overflowed before the frame was read";
+    /// A read that did not fit its buffer.
+    RxTruncated = "rx_truncated", "the frame did not fit the receive buffer";
+    /// A superframe that could not be cut.
+    BadOffload = "bad_offload", "the frame's offload facts do not fit its bytes";
+}
+
+impl DropReason {
+    /// How many there are.
+    pub const COUNT: usize = Self::ALL.len();
+
+    /// The counter's place.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+}
+
+impl fmt::Display for DropReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Why a frame goes to the slow path as well, or instead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// It does not fit the path to a peer; an IP packet in it should be at most `mtu` bytes.
+    TooBig {
+        /// What the sender should keep to, in bytes of inner IP packet.
+        mtu: u16,
+    },
+}
+
+/// What becomes of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It leaves by this port.
+    To(PortId),
+    /// It leaves by every other port of its segment.
+    Flood(Segment),
+    /// It is not carried.
+    Drop(DropReason),
+    /// It goes to the slow path.
+    Punt(Why),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_its_own_name_and_place() {
+        for (at, reason) in DropReason::ALL.iter().enumerate() {
+            assert_eq!(reason.index(), at);
+            assert!(reason.name().bytes().all(|b| b.is_ascii_lowercase() || b == b'_'));
+            assert_eq!(DropReason::ALL.iter().filter(|other| other.name() == reason.name()).count(), 1);
+            assert!(!reason.text().is_empty());
+        }
+    }
+}

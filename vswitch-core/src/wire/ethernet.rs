@@ -1,0 +1,162 @@
+//! Ethernet II (IEEE 802.3 §3): the MAC address and the first fourteen bytes of a frame.
+//!
+//! Not here: tags (see [`super::vlan`]); the frame check sequence, which no software link carries.
+
+use core::fmt;
+use core::str::FromStr;
+
+/// Destination, source, type: 14 bytes before the payload of an untagged frame.
+pub const HEADER_LEN: usize = 14;
+/// The two addresses, 12 bytes: what precedes the first tag.
+pub const ADDRESSES_LEN: usize = 12;
+/// The largest frame the switch carries: 65,535 bytes of IP in a superframe behind header and two tags.
+pub const MAX_FRAME_LEN: usize = 65_535 + HEADER_LEN + 8;
+
+/// Ethertype of IPv4 (RFC 894).
+pub const ETHERTYPE_IPV4: u16 = 0x0800;
+/// Ethertype of ARP (RFC 826).
+pub const ETHERTYPE_ARP: u16 = 0x0806;
+/// Ethertype of IPv6 (RFC 2464).
+pub const ETHERTYPE_IPV6: u16 = 0x86dd;
+
+/// A 48-bit MAC address (IEEE 802 §8.2).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Mac([u8; 6]);
+
+impl Mac {
+    /// ff:ff:ff:ff:ff:ff.
+    pub const BROADCAST: Self = Self([0xff; 6]);
+
+    /// The address made of these six bytes, in wire order.
+    #[must_use]
+    pub const fn new(bytes: [u8; 6]) -> Self {
+        Self(bytes)
+    }
+
+    /// The low 48 bits of `value`, the first wire byte most significant.
+    #[must_use]
+    pub const fn from_u64(value: u64) -> Self {
+        let b = value.to_be_bytes();
+        Self([b[2], b[3], b[4], b[5], b[6], b[7]])
+    }
+
+    /// The address as a number below 2⁴⁸, the first wire byte most significant.
+    #[must_use]
+    pub const fn as_u64(self) -> u64 {
+        let b = self.0;
+        u64::from_be_bytes([0, 0, b[0], b[1], b[2], b[3], b[4], b[5]])
+    }
+
+    /// The six bytes in wire order.
+    #[must_use]
+    pub const fn bytes(self) -> [u8; 6] {
+        self.0
+    }
+
+    /// Whether the group bit is set: multicast or broadcast.
+    #[must_use]
+    pub const fn is_group(self) -> bool {
+        self.0[0] & 1 != 0
+    }
+
+    /// Whether all bits are zero: no station's address.
+    #[must_use]
+    pub const fn is_zero(self) -> bool {
+        self.as_u64() == 0
+    }
+
+    /// Whether this is one of the addresses that a bridge keeps to itself,
+    /// 01-80-C2-00-00-00 … 01-80-C2-00-00-0F (IEEE 802.1Q §8.6.3, table 8-1).
+    #[must_use]
+    pub const fn is_reserved_group(self) -> bool {
+        self.as_u64() & 0xffff_ffff_fff0 == 0x0180_c200_0000
+    }
+}
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let b = self.0;
+        write!(f, "{:02x}:{:02x}:{:02x}:{:02x}:{:02x}:{:02x}", b[0], b[1], b[2], b[3], b[4], b[5])
+    }
+}
+
+impl fmt::Debug for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The text is not six pairs of hexadecimal digits with colons or hyphens between.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ParseMacError;
+
+impl fmt::Display for ParseMacError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "not a MAC address: six pairs of hexadecimal digits, like 02:00:00:00:00:0a, are expected",
+        )
+    }
+}
+
+impl core::error::Error for ParseMacError {}
+
+impl FromStr for Mac {
+    type Err = ParseMacError;
+
+    fn from_str(text: &str) -> Result<Self, ParseMacError> {
+        let separator = if text.contains('-') { '-' } else { ':' };
+        let mut bytes = [0; 6];
+        let mut parts = text.split(separator);
+        for byte in &mut bytes {
+            let part = parts.next().ok_or(ParseMacError)?;
+            if part.len() != 2 || !part.bytes().all(|c| c.is_ascii_hexdigit()) {
+                return Err(ParseMacError);
+            }
+            *byte = u8::from_str_radix(part, 16).map_err(|_| ParseMacError)?;
+        }
+        if parts.next().is_some() { Err(ParseMacError) } else { Ok(Self(bytes)) }
+    }
+}
+
+/// The destination and source of `frame`; `None` when it is shorter than [`HEADER_LEN`].
+#[must_use]
+pub fn addresses(frame: &[u8]) -> Option<(Mac, Mac)> {
+    if frame.len() < HEADER_LEN {
+        return None;
+    }
+    let dst = frame.get(0..6)?.try_into().ok()?;
+    let src = frame.get(6..12)?.try_into().ok()?;
+    Some((Mac(dst), Mac(src)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    #[test]
+    fn a_mac_survives_text_and_number() {
+        let mac: Mac = "02:00:00:0a:fF:01".parse().unwrap();
+        assert_eq!(mac.to_string(), "02:00:00:0a:ff:01");
+        assert_eq!(Mac::from_u64(mac.as_u64()), mac);
+        assert_eq!("02-00-00-0a-ff-01".parse(), Ok(mac));
+        for bad in [
+            "",
+            "02:00:00:0a:ff",
+            "02:00:00:0a:ff:01:02",
+            "2:0:0:a:f:1",
+            "02:00:00:0a:ff:0g",
+            "+2:00:00:0a:ff:01",
+        ] {
+            assert_eq!(bad.parse::<Mac>(), Err(ParseMacError), "{bad}");
+        }
+    }
+
+    #[test]
+    fn only_the_sixteen_reserved_addresses_are_reserved() {
+        for last in 0..=0xffu64 {
+            assert_eq!(Mac::from_u64(0x0180_c200_0000 | last).is_reserved_group(), last < 16);
+        }
+        assert!(!Mac::BROADCAST.is_reserved_group());
+    }
+}

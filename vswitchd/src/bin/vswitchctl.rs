@@ -1,0 +1,2 @@
+//! The control tool.
+fn main() {}

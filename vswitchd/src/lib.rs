@@ -1,0 +1,1 @@
+//! vswitchd's rooms.

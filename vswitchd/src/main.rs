@@ -1,0 +1,2 @@
+//! The daemon's process: arguments in, exit code out.
+fn main() {}
