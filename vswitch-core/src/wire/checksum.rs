@@ -117,12 +117,16 @@ const fn fold(mut sum: u64) -> u16 {
     (sum & 0xffff) as u16
 }
 
-/// Words of one step of [`folded`]'s wide loop.
+/// Lanes of [`folded`]'s wide loop, 32 bits each.
 const LANES: usize = 8;
+/// Bytes of one step of it.
+const BLOCK: usize = LANES * 4;
+/// Steps after which neither half of a lane can have overflowed: 65,536 × 65,535 < 2³².
+const STEPS: usize = 65_536;
 
 /// The folded sum of `bytes`, a last odd byte counting as the upper half of a word.
 ///
-/// Words are summed as they lie in memory and swapped once at the end (RFC 1071 §2 (B)), 64 bits at a time in
+/// Words are summed as they lie in memory and swapped once at the end (RFC 1071 §2 (B)), 32 bits at a time in
 /// independent lanes. A lane needs no carry: beside the wrapping sum of its words it keeps the sum of their
 /// upper halves, and what the lower halves came to is the difference. That is two additions and a shift, which
 /// every instruction set has for vectors.
@@ -130,10 +134,12 @@ const LANES: usize = 8;
 fn folded(bytes: &[u8]) -> u16 {
     let mut sum = 0;
     let mut rest = bytes;
-    if bytes.len() >= LANES * 8 {
-        let (blocks, tail) = bytes.as_chunks::<{ LANES * 8 }>();
-        sum = wide(blocks);
-        rest = tail;
+    while rest.len() >= BLOCK {
+        let (now, later) = rest.split_at(rest.len().min(BLOCK * STEPS));
+        let (blocks, tail) = now.as_chunks::<BLOCK>();
+        sum += wide(blocks);
+        // Only the last round has a tail.
+        rest = if later.is_empty() { tail } else { later };
     }
     let (words, last) = rest.as_chunks::<4>();
     for word in words {
@@ -147,20 +153,20 @@ fn folded(bytes: &[u8]) -> u16 {
     u16::from_be(fold(sum))
 }
 
-/// The sum of whole blocks, below 2³⁷.
-fn wide(blocks: &[[u8; LANES * 8]]) -> u64 {
-    let (mut all, mut upper) = ([0u64; LANES], [0u64; LANES]);
+/// The sum of at most [`STEPS`] blocks, below 2⁵¹.
+#[inline]
+fn wide(blocks: &[[u8; BLOCK]]) -> u64 {
+    let (mut all, mut upper) = ([0u32; LANES], [0u32; LANES]);
     for block in blocks {
-        let (words, _) = block.as_chunks::<8>();
+        let (words, _) = block.as_chunks::<4>();
         for lane in 0..LANES {
-            let word = u64::from_ne_bytes(words[lane]);
+            let word = u32::from_ne_bytes(words[lane]);
             all[lane] = all[lane].wrapping_add(word);
-            upper[lane] = upper[lane].wrapping_add(word >> 32);
+            upper[lane] = upper[lane].wrapping_add(word >> 16);
         }
     }
-    let halves = |sum: u64| (sum & 0xffff_ffff) + (sum >> 32);
     let lanes = all.iter().zip(&upper);
-    lanes.map(|(all, upper)| halves(*upper) + halves(all.wrapping_sub(upper << 32))).sum()
+    lanes.map(|(all, upper)| (u64::from(*upper) << 16) + u64::from(all.wrapping_sub(upper << 16))).sum()
 }
 
 #[cfg(test)]
@@ -193,7 +199,7 @@ mod tests {
         for len in 0..400 {
             assert_eq!(Sum::new().with(&noise(len)).folded(), by_the_letter(&noise(len)), "{len}");
         }
-        for len in [1399, 1400, 9000, 65_535, 65_536, 1 << 20] {
+        for len in [1399, 1400, 9000, 65_535, 65_536, BLOCK * STEPS - 1, BLOCK * STEPS, BLOCK * STEPS + 33] {
             assert_eq!(Sum::new().with(&noise(len)).folded(), by_the_letter(&noise(len)), "{len}");
             assert_eq!(Sum::new().with(&alloc::vec![0xff; len - len % 2]).folded(), 0xffff);
         }
