@@ -1,1 +1,2 @@
 //! Support for tests.
+pub mod offload_body;
