@@ -1,1 +1,8 @@
 //! Support for tests.
+
+pub mod cases;
+pub mod frames;
+pub mod lab;
+pub mod pcap;
+pub mod reference;
+pub mod rng;
