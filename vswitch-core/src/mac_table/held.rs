@@ -1,0 +1,493 @@
+//! What the holder of the lock may do: everything that gives a slot another key or an entry another port.
+//!
+//! Not here: lookups and refreshes, which need no lock (see [`super`]).
+
+use super::slots::{Slots, TICKS, Value, low};
+use super::sync::{Held, Ordering};
+use super::{AddError, Learned, MAC, MacTable, Refused, index_in, key_of};
+use crate::port::PortId;
+use alloc::vec::Vec;
+
+/// The owner of the list of all static entries: no handle has this number.
+const STATICS: u32 = 0;
+
+/// The lock, held until this is dropped.
+pub(super) struct Holder<'a> {
+    pub(super) table: &'a MacTable,
+}
+
+impl Drop for Holder<'_> {
+    fn drop(&mut self) {
+        self.table.locked.store(false, Ordering::Release);
+    }
+}
+
+impl Holder<'_> {
+    pub(super) fn learn(&self, tick: u32, segment: usize, mac: u64, port: usize) -> Learned {
+        let t = self.table;
+        let own = t.handle_of(port);
+        if own == 0 {
+            return Learned::Refused(Refused::Invalid);
+        }
+        t.tick.set(tick);
+        let Some(index) = self.index(segment) else { return Learned::Refused(Refused::Full) };
+        let key = key_of(index, mac);
+        if let Some(slot) = t.slots.position(key) {
+            let value = t.slots.value(slot);
+            if !self.is_void(slot, tick) {
+                return self.learn_known(tick, slot, value, own, port);
+            }
+            self.clear(slot);
+        }
+        if !self.make_room(tick, port, own) {
+            return Learned::Refused(Refused::Full);
+        }
+        match self.place(tick, key) {
+            Some(slot) => {
+                self.fill(slot, key, Value::new(own, false, false, tick));
+                Learned::New
+            }
+            None => Learned::Refused(Refused::Full),
+        }
+    }
+
+    fn learn_known(&self, tick: u32, slot: u32, value: Value, own: u32, port: usize) -> Learned {
+        let t = self.table;
+        let from = t.port_of[value.handle() as usize].get().checked_sub(1).and_then(PortId::new);
+        match from {
+            Some(from) if from.index() == port => {
+                t.order.stamp(slot, tick);
+                t.slots.refresh(slot, value, value.seen(tick));
+                Learned::Same
+            }
+            _ if value.is_static() => Learned::Refused(Refused::Static),
+            Some(from) if self.make_share(tick, port, own) => {
+                self.change(slot, Value::new(own, false, true, tick));
+                Learned::Moved { from }
+            }
+            _ => Learned::Refused(Refused::Full),
+        }
+    }
+
+    /// Brings `port` below its own limit.
+    fn make_share(&self, tick: u32, port: usize, own: u32) -> bool {
+        let t = self.table;
+        let quota = t.quota_of(port);
+        if quota > 0 && t.held_by[own as usize].get() >= quota {
+            self.tidy(tick);
+        }
+        while t.held_by[own as usize].get() >= quota {
+            if !self.give_up(tick, own) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Makes room for one more entry of `port`.
+    fn make_room(&self, tick: u32, port: usize, own: u32) -> bool {
+        let t = self.table;
+        if !self.make_share(tick, port, own) {
+            return false;
+        }
+        if t.len.get() >= t.limit {
+            self.tidy(tick);
+        }
+        while t.len.get() >= t.limit {
+            let Some(giver) = t.giver(port) else { return false };
+            if !self.give_up(tick, t.handle_of(giver)) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Before anything alive is given up: clears what is void, all of it in a small table once per tick, a
+    /// piece of a large one while something struck out may still be there.
+    fn tidy(&self, tick: u32) {
+        let t = self.table;
+        let dirty = t.swept.get() < t.clean_at.get();
+        if t.order.is_exact() {
+            if dirty || t.tidied.get() != tick {
+                t.tidied.set(tick);
+                self.sweep(tick, usize::MAX);
+            }
+        } else if dirty {
+            self.sweep(tick, 16);
+        }
+    }
+
+    /// Clears the entry under `handle` that was seen least recently.
+    fn give_up(&self, tick: u32, handle: u32) -> bool {
+        let t = self.table;
+        let value = |slot| t.slots.value(slot);
+        match t.order.least_recent(handle, tick, value, |slot| self.is_void(slot, tick)) {
+            Some(slot) => {
+                self.clear(slot);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// A vacant slot for `key`: in the emptier of its buckets; else what is void there makes room; else an
+    /// entry moves to its other bucket.
+    fn place(&self, tick: u32, key: u64) -> Option<u32> {
+        let t = self.table;
+        let (first, second) = t.slots.places(key);
+        match (t.slots.vacancy(first), t.slots.vacancy(second)) {
+            (Some((_, few)), Some((slot, more))) if more > few => return Some(slot),
+            (Some((slot, _)), _) | (None, Some((slot, _))) => return Some(slot),
+            (None, None) => {}
+        }
+        let both = || Slots::slots_of(first).chain(Slots::slots_of(second));
+        if let Some(slot) = both().find(|slot| self.is_void(*slot, tick)) {
+            self.clear(slot);
+            return Some(slot);
+        }
+        both().find_map(|slot| {
+            let (a, b) = t.slots.places(t.slots.key(slot));
+            let other = if Slots::slots_of(a).contains(&slot) { b } else { a };
+            let (vacant, _) = t.slots.vacancy(other)?;
+            self.displace(slot, vacant);
+            Some(slot)
+        })
+    }
+
+    /// Moves an entry to a vacant slot of its other bucket. It is in both for a moment and never in neither;
+    /// a reader that looked into the one before and into the other after learns it from the count.
+    fn displace(&self, from: u32, to: u32) {
+        let t = self.table;
+        let value = t.slots.value(from);
+        t.slots.fill(to, t.slots.key(from), value);
+        t.order.replace(owner(value), from, to);
+        t.displaced.fetch_add(1, Ordering::Release);
+        t.slots.vacate(from);
+    }
+
+    fn fill(&self, slot: u32, key: u64, tenant: Value) {
+        let t = self.table;
+        t.slots.fill(slot, key, tenant);
+        t.order.push(owner(tenant), slot, tenant);
+        self.count(tenant, 1);
+    }
+
+    /// The same station under other facts.
+    fn change(&self, slot: u32, tenant: Value) {
+        let t = self.table;
+        let before = t.slots.value(slot);
+        t.order.unlink(owner(before), slot);
+        t.slots.change(slot, tenant);
+        t.order.push(owner(tenant), slot, tenant);
+        self.count(tenant, 1);
+        self.count(before, u32::MAX);
+    }
+
+    fn clear(&self, slot: u32) {
+        let t = self.table;
+        let value = t.slots.value(slot);
+        t.order.unlink(owner(value), slot);
+        t.slots.vacate(slot);
+        self.count(value, u32::MAX);
+    }
+
+    /// Adds `by` to the entries under a handle; `u32::MAX` takes one away.
+    fn count(&self, value: Value, by: u32) {
+        let t = self.table;
+        let handle = value.handle() as usize;
+        t.held_by[handle].set(t.held_by[handle].get().wrapping_add(by));
+        if let Some(port) = t.port_of[handle].get().checked_sub(1) {
+            t.len.set(t.len.get().wrapping_add(by));
+            self.rank(port as usize);
+        }
+    }
+
+    fn rank(&self, port: usize) {
+        let t = self.table;
+        t.ranks.rank(port, (t.learned_by(port) > 0).then(|| t.weight(port)));
+    }
+
+    /// Whether the entry is of no use: its handle or index is struck out, or it has aged out.
+    fn is_void(&self, slot: u32, tick: u32) -> bool {
+        let t = self.table;
+        let value = t.slots.value(slot);
+        t.port_of[value.handle() as usize].get() == 0
+            || t.segment_of[index_in(t.slots.key(slot))].get() == 0
+            || t.has_aged(value, tick)
+    }
+
+    pub(super) fn sweep(&self, tick: u32, buckets: usize) {
+        let t = self.table;
+        t.tick.set(tick);
+        let all = t.slots.buckets();
+        let buckets = u32::try_from(buckets).unwrap_or(all).min(all);
+        let swept = t.swept.get();
+        let from = low(swept) & (all - 1);
+        for bucket in from..from + buckets {
+            for slot in Slots::slots_of(bucket & (all - 1)) {
+                if !t.slots.value(slot).is_vacant() && self.is_void(slot, tick) {
+                    self.clear(slot);
+                }
+            }
+        }
+        t.swept.set(swept + u64::from(buckets));
+    }
+
+    /// After something was struck out: the count of swept buckets at which nothing is left of it.
+    fn clean_at(&self) -> u64 {
+        let t = self.table;
+        let at = t.swept.get() + u64::from(t.slots.buckets());
+        t.clean_at.set(at);
+        at
+    }
+
+    /// Makes sure that the next who needs a handle or an index finds one, if any can be free. Frames take
+    /// indices and must not pay for a whole sweep.
+    fn replenish(&self) {
+        let t = self.table;
+        if !t.handles.has(t.swept.get()) || !t.indices.has(t.swept.get()) {
+            self.sweep(t.tick.get(), usize::MAX);
+        }
+    }
+
+    fn take_handle(&self, port: usize) -> Option<u32> {
+        let t = self.table;
+        let handle = t.handles.take(t.swept.get())?;
+        t.port_of[handle as usize].store(u32::try_from(port).ok()? + 1, Ordering::Release);
+        Some(handle)
+    }
+
+    /// Makes every entry under `handle` void.
+    fn strike_handle(&self, handle: u32) {
+        let t = self.table;
+        if handle != 0 {
+            t.port_of[handle as usize].store(0, Ordering::Release);
+            t.len.set(t.len.get() - t.held_by[handle as usize].get());
+            t.handles.strike(handle, self.clean_at());
+        }
+    }
+
+    /// The index of `segment`, given to it now if need be.
+    fn index(&self, segment: usize) -> Option<u32> {
+        let t = self.table;
+        let index = t.index_of.get(segment)?.get();
+        if index != 0 {
+            return Some(index);
+        }
+        let index = t.indices.take(t.swept.get())?;
+        self.publish(segment, index);
+        Some(index)
+    }
+
+    fn publish(&self, segment: usize, index: u32) {
+        let t = self.table;
+        t.segment_of[index as usize].store(u32::try_from(segment).unwrap_or(0) + 1, Ordering::Release);
+        t.index_of[segment].store(index, Ordering::Release);
+    }
+
+    pub(super) fn bind(&self, port: usize, mac_limit: Option<u32>) {
+        let t = self.table;
+        let tick = t.tick.get();
+        t.quota[port].set(mac_limit.unwrap_or(u32::MAX));
+        let own = t.handle_of(port);
+        if own == 0 {
+            self.replenish();
+            t.learned[port].set(self.take_handle(port).unwrap_or(0));
+        }
+        while t.held_by[own as usize].get() > t.quota_of(port) && self.give_up(tick, own) {}
+    }
+
+    pub(super) fn forget_port(&self, port: usize) {
+        let t = self.table;
+        self.strike_handle(t.handle_of(port));
+        self.strike_handle(t.statics[port].get());
+        t.learned[port].set(0);
+        t.statics[port].set(0);
+        self.rank(port);
+        self.replenish();
+    }
+
+    pub(super) fn flush_port(&self, port: usize) {
+        let t = self.table;
+        let own = t.handle_of(port);
+        if t.held_by[own as usize].get() == 0 {
+            return;
+        }
+        match self.take_handle(port) {
+            Some(fresh) => {
+                t.learned[port].set(fresh);
+                self.strike_handle(own);
+            }
+            None => {
+                while let Some(slot) = t.order.of(own).next() {
+                    self.clear(slot);
+                }
+            }
+        }
+        self.rank(port);
+        self.replenish();
+    }
+
+    pub(super) fn flush(&self) {
+        while let Some((port, _)) = self.table.ranks.top() {
+            self.flush_port(port);
+        }
+    }
+
+    pub(super) fn flush_port_segment(&self, port: usize, segment: usize) {
+        let t = self.table;
+        let index = t.index_of[segment].get();
+        let own = t.handle_of(port);
+        if index != 0 && own != 0 {
+            self.clear_some(own, |slot| index_in(t.slots.key(slot)) == index as usize);
+        }
+    }
+
+    /// Clears those entries of a list that `which` picks.
+    fn clear_some(&self, owner: u32, which: impl Fn(u32) -> bool) {
+        let mut slots = self.table.order.of(owner);
+        let mut next = slots.next();
+        while let Some(slot) = next {
+            // The iterator is already past the slot when that goes.
+            next = slots.next();
+            if which(slot) {
+                self.clear(slot);
+            }
+        }
+    }
+
+    pub(super) fn flush_segment(&self, segment: usize) {
+        let t = self.table;
+        let old = t.index_of[segment].get();
+        if old == 0 {
+            return;
+        }
+        let is_old = |slot: u32| index_in(t.slots.key(slot)) == old as usize;
+        match t.indices.take(t.swept.get()) {
+            Some(fresh) if self.copy_statics(old, fresh) => {
+                self.publish(segment, fresh);
+                t.segment_of[old as usize].store(0, Ordering::Release);
+                t.indices.strike(old, self.clean_at());
+                self.clear_some(STATICS, is_old);
+                return self.replenish();
+            }
+            Some(fresh) => {
+                self.clear_some(STATICS, |slot| index_in(t.slots.key(slot)) == fresh as usize);
+                t.segment_of[fresh as usize].set(0);
+                t.indices.strike(fresh, t.swept.get());
+            }
+            None => {}
+        }
+        // No index was left, or no place for a static entry: one by one.
+        for slot in 0..t.slots.count() {
+            let value = t.slots.value(slot);
+            if !value.is_vacant() && !value.is_static() && is_old(slot) {
+                self.clear(slot);
+            }
+        }
+    }
+
+    /// Copies the static entries of one index to another that nobody reads yet.
+    fn copy_statics(&self, old: u32, fresh: u32) -> bool {
+        let t = self.table;
+        let tick = t.tick.get();
+        let of_old = |slot: &u32| index_in(t.slots.key(*slot)) == old as usize && !self.is_void(*slot, tick);
+        let keys: Vec<u64> = t.order.of(STATICS).filter(of_old).map(|slot| t.slots.key(slot)).collect();
+        // The copies are not void from here on.
+        t.segment_of[fresh as usize].set(t.segment_of[old as usize].get());
+        keys.into_iter().all(|key| {
+            // Looked for again: the copies before it may have displaced it.
+            let value = t.slots.position(key).map(|slot| t.slots.value(slot));
+            let copy = key_of(fresh, key & MAC);
+            match (value, self.place(tick, copy)) {
+                (Some(value), Some(place)) => {
+                    self.fill(place, copy, value);
+                    true
+                }
+                _ => false,
+            }
+        })
+    }
+
+    pub(super) fn add_static(&self, segment: usize, mac: u64, port: usize) -> Result<(), AddError> {
+        self.add(segment, mac, port, true)
+    }
+
+    pub(super) fn restore_static(&self, segment: usize, mac: u64, port: usize) -> bool {
+        self.add(segment, mac, port, false).is_ok()
+    }
+
+    /// With `insist`, in place of what is there and of somebody's learned entry.
+    fn add(&self, segment: usize, mac: u64, port: usize, insist: bool) -> Result<(), AddError> {
+        let t = self.table;
+        let tick = t.tick.get();
+        if !t.is_bound(port) {
+            return Err(AddError::Invalid);
+        }
+        self.replenish();
+        let index = self.index(segment).ok_or(AddError::Full)?;
+        if t.statics[port].get() == 0 {
+            t.statics[port].set(self.take_handle(port).ok_or(AddError::Full)?);
+        }
+        let tenant = Value::new(t.statics[port].get(), true, true, tick);
+        let key = key_of(index, mac);
+        if let Some(slot) = t.slots.position(key) {
+            if insist || self.is_void(slot, tick) {
+                self.change(slot, tenant);
+                return Ok(());
+            }
+            return Err(AddError::Full);
+        }
+        if t.len.get() >= t.limit {
+            self.tidy(tick);
+        }
+        while t.len.get() >= t.limit {
+            let (giver, _) = t.ranks.top().filter(|_| insist).ok_or(AddError::Full)?;
+            if !self.give_up(tick, t.handle_of(giver)) {
+                return Err(AddError::Full);
+            }
+        }
+        let slot = self.place(tick, key).ok_or(AddError::Full)?;
+        self.fill(slot, key, tenant);
+        Ok(())
+    }
+
+    pub(super) fn remove(&self, tick: u32, segment: usize, mac: u64) -> bool {
+        let t = self.table;
+        let index = t.index_of[segment].get();
+        let Some(slot) = t.slots.position(key_of(index, mac)).filter(|_| index != 0) else { return false };
+        let lived = !self.is_void(slot, tick);
+        self.clear(slot);
+        lived
+    }
+
+    pub(super) fn restore(&self, tick: u32, age: u32, segment: usize, mac: u64, port: usize) -> bool {
+        let t = self.table;
+        let own = t.handle_of(port);
+        if own == 0
+            || age >= t.ageing.load(Ordering::Relaxed)
+            || t.len.get() >= t.limit
+            || t.held_by[own as usize].get() >= t.quota_of(port)
+        {
+            return false;
+        }
+        let Some(index) = self.index(segment) else { return false };
+        let key = key_of(index, mac);
+        if let Some(slot) = t.slots.position(key) {
+            if !self.is_void(slot, tick) {
+                return false;
+            }
+            self.clear(slot);
+        }
+        let Some(slot) = self.place(tick, key) else { return false };
+        let tenant = Value::new(own, false, true, tick.wrapping_sub(age) & (TICKS - 1));
+        t.slots.fill(slot, key, tenant);
+        t.order.push_old(own, slot, tenant);
+        self.count(tenant, 1);
+        true
+    }
+}
+
+fn owner(value: Value) -> u32 {
+    if value.is_static() { STATICS } else { value.handle() }
+}

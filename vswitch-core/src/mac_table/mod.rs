@@ -1,0 +1,630 @@
+//! The MAC table: which port a station of a segment was last seen on, shared by all workers.
+
+mod held;
+mod names;
+mod order;
+mod ranks;
+mod slots;
+mod sync;
+
+use crate::port::{PortId, Segment};
+use crate::time::Instant;
+use crate::wire::ethernet::Mac;
+use crate::wire::vlan::Vlan;
+use alloc::boxed::Box;
+use core::fmt;
+use core::time::Duration;
+use held::Holder;
+use names::Names;
+use order::Order;
+use ranks::Ranks;
+use slots::{Slots, TICKS, Value, WIDTH, low};
+use sync::{AtomicBool, AtomicU32, AtomicU64, Ordering, zeroed_u32};
+
+/// What learning a source did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Learned {
+    /// A station that was not in the table.
+    New,
+    /// It was there, on this port.
+    Same,
+    /// It was on another port.
+    Moved {
+        /// The port it was on.
+        from: PortId,
+    },
+    /// The table stays as it was.
+    Refused(Refused),
+}
+
+/// Why a source was not learned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// Another worker is inserting; the next frame teaches.
+    Busy,
+    /// No place could be made without taking from a port that has fewer.
+    Full,
+    /// A static entry says otherwise.
+    Static,
+    /// A group or zero address, or a port that is not bound.
+    Invalid,
+}
+
+/// Whether an entry was learned or set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EntryState {
+    /// Learned from a frame; it ages and moves.
+    Learned,
+    /// Set; it does neither.
+    Static,
+}
+
+/// One entry, as a listing shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its segment.
+    pub segment: Segment,
+    /// Its address.
+    pub mac: Mac,
+    /// Where it is.
+    pub port: PortId,
+    /// Time since it was last seen as a source, in whole seconds; zero for a static entry.
+    pub age: Duration,
+    /// Learned or static.
+    pub state: EntryState,
+}
+
+/// Why a static entry was not added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddError {
+    /// Every entry that could make room is static.
+    Full,
+    /// A group or zero address, or a port that is not bound.
+    Invalid,
+}
+
+impl fmt::Display for AddError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full => "the MAC table is full of static entries",
+            Self::Invalid => "not a station's address, or the port is not bound",
+        })
+    }
+}
+
+impl core::error::Error for AddError {}
+
+/// Readings of a slot that changes hands before a lookup takes it for a miss.
+const RETRIES: usize = 8;
+
+/// How large everything is.
+struct Shape {
+    /// Entries.
+    limit: u32,
+    /// A power of two, at least 2.
+    buckets: u32,
+    /// Ports are 0..ports.
+    ports: usize,
+    /// Handles are 1..=handles, at most 65,535.
+    handles: u32,
+    /// Segments are 0..segments.
+    segments: usize,
+    /// Indices are 1..=indices, at most 65,535.
+    indices: u32,
+    exact: bool,
+}
+
+/// The table. See the head of this file.
+pub struct MacTable {
+    slots: Slots,
+    order: Order,
+    ranks: Ranks,
+    /// By segment: the index under which its entries lie; 0: none yet.
+    index_of: Box<[AtomicU32]>,
+    /// By index: its segment plus one; 0 for one that is struck out.
+    segment_of: Box<[AtomicU32]>,
+    indices: Names,
+    /// By handle: its port plus one; 0 for one that is struck out.
+    port_of: Box<[AtomicU32]>,
+    /// By handle: its entries.
+    held_by: Box<[AtomicU32]>,
+    handles: Names,
+    /// By port: the handle of its learned entries, and 0 when it is not bound; the handle of its static
+    /// ones, and 0 while it has none; how many it may learn.
+    learned: Box<[AtomicU32]>,
+    statics: Box<[AtomicU32]>,
+    quota: Box<[AtomicU32]>,
+    limit: u32,
+    ageing: AtomicU32,
+    /// Entries under handles that are not struck out.
+    len: AtomicU32,
+    /// Goes up whenever an entry has been copied to its other bucket and before the first copy goes.
+    displaced: AtomicU64,
+    /// Buckets swept since the beginning, and the count at which nothing void is left of what was struck out.
+    swept: AtomicU64,
+    clean_at: AtomicU64,
+    /// The latest tick a change was made at, and that of the last whole sweep of a small table.
+    tick: AtomicU32,
+    tidied: AtomicU32,
+    locked: AtomicBool,
+}
+
+/// A live entry as a reader found it.
+struct Hit {
+    slot: u32,
+    value: Value,
+    port: u32,
+}
+
+impl MacTable {
+    /// The smallest limit.
+    pub const MIN_LIMIT: u32 = 10;
+    /// The largest limit.
+    pub const MAX_LIMIT: u32 = 1 << 24;
+
+    /// An empty table for `limit` entries, 10..=16,777,216, which are forgotten when not seen for `ageing`,
+    /// 10..=1,000,000 s; a value outside is replaced by the nearest inside. `seed` decides where entries
+    /// lie: it should be random and must stay secret, for strangers choose the addresses. All memory is
+    /// allocated here, though an operating system that hands out zeroed pages on first use will count most
+    /// of it only when it is used.
+    #[must_use]
+    pub fn new(limit: u32, ageing: Duration, seed: [u64; 2]) -> Self {
+        let limit = limit.clamp(Self::MIN_LIMIT, Self::MAX_LIMIT);
+        let shape = Shape {
+            limit,
+            // At most half of the slots are ever in use.
+            buckets: (limit * 2).max(64).next_power_of_two() / WIDTH,
+            ports: PortId::MAX as usize + 1,
+            handles: 0xffff,
+            segments: 1 << 16,
+            indices: 0xffff,
+            exact: limit <= order::EXACT,
+        };
+        Self::with_shape(&shape, ageing, seed)
+    }
+
+    /// A table of two buckets, for ports and segments 0..4: small enough to try every interleaving.
+    #[cfg(loom)]
+    #[must_use]
+    pub fn tiny(limit: u32, ageing: Duration, seed: [u64; 2]) -> Self {
+        let (ports, handles, segments, indices) = (4, 8, 4, 8);
+        Self::with_shape(
+            &Shape { limit, buckets: 2, ports, handles, segments, indices, exact: false },
+            ageing,
+            seed,
+        )
+    }
+
+    fn with_shape(shape: &Shape, ageing: Duration, seed: [u64; 2]) -> Self {
+        let slots = Slots::new(shape.buckets, seed);
+        let table = Self {
+            order: Order::new(slots.count(), shape.handles, shape.exact),
+            ranks: Ranks::new(shape.ports),
+            index_of: zeroed_u32(shape.segments),
+            segment_of: zeroed_u32(shape.indices as usize + 1),
+            indices: Names::new(shape.indices),
+            port_of: zeroed_u32(shape.handles as usize + 1),
+            held_by: zeroed_u32(shape.handles as usize + 1),
+            handles: Names::new(shape.handles),
+            learned: zeroed_u32(shape.ports),
+            statics: zeroed_u32(shape.ports),
+            quota: zeroed_u32(shape.ports),
+            limit: shape.limit,
+            ageing: AtomicU32::new(0),
+            len: AtomicU32::new(0),
+            displaced: AtomicU64::new(0),
+            swept: AtomicU64::new(0),
+            clean_at: AtomicU64::new(0),
+            tick: AtomicU32::new(0),
+            tidied: AtomicU32::new(0),
+            locked: AtomicBool::new(false),
+            slots,
+        };
+        table.set_ageing(ageing);
+        table
+    }
+
+    /// How many entries it holds at most, static ones included.
+    pub fn limit(&self) -> u32 {
+        self.limit
+    }
+
+    /// How many entries there are, static ones included. Those that have aged out, or whose segment was
+    /// flushed, count until a sweep has passed them.
+    pub fn len(&self) -> u32 {
+        self.len.load(Ordering::Relaxed)
+    }
+
+    /// Whether [`Self::len`] is zero.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How long an entry lives without being seen.
+    pub fn ageing(&self) -> Duration {
+        Duration::from_secs(self.ageing.load(Ordering::Relaxed).into())
+    }
+
+    /// Changes it, to whole seconds in 10..=1,000,000. Entries that had aged out but were not yet swept
+    /// come back when the new time covers them.
+    pub fn set_ageing(&self, ageing: Duration) {
+        let seconds = u32::try_from(ageing.as_secs()).unwrap_or(u32::MAX).clamp(10, 1_000_000);
+        self.ageing.store(seconds, Ordering::Relaxed);
+    }
+
+    /// The memory of all its arrays, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        size_of::<Self>()
+            + self.slots.memory_bytes()
+            + self.order.memory_bytes()
+            + self.ranks.memory_bytes()
+            + self.indices.memory_bytes()
+            + self.handles.memory_bytes()
+            + [&self.index_of, &self.segment_of, &self.port_of, &self.held_by]
+                .into_iter()
+                .chain([&self.learned, &self.statics, &self.quota])
+                .map(|array| size_of_val(&**array))
+                .sum::<usize>()
+    }
+
+    /// Lets stations be learned on `port`, at most `mac_limit` of them (static entries do not count there).
+    /// Again: changes the limit, and what is over it is given up at once, the least recently seen first.
+    /// Any port can be bound, and 32,000 at a time; one too many stays unbound.
+    pub fn bind(&self, port: PortId, mac_limit: Option<u32>) {
+        self.hold().bind(port.index(), mac_limit);
+    }
+
+    /// Unbinds `port`: its entries, learned and static, are gone. Takes no longer for many entries.
+    pub fn forget_port(&self, port: PortId) {
+        self.hold().forget_port(port.index());
+    }
+
+    /// Forgets what was learned on `port`. Takes no longer for many entries.
+    pub fn flush_port(&self, port: PortId) {
+        self.hold().flush_port(port.index());
+    }
+
+    /// Forgets what was learned in `segment`. Takes no longer for many learned entries, only for many
+    /// static ones.
+    pub fn flush_segment(&self, segment: Segment) {
+        self.hold().flush_segment(segment.index());
+    }
+
+    /// Forgets everything learned.
+    pub fn flush(&self) {
+        self.hold().flush();
+    }
+
+    /// Forgets what was learned on `port` in `segment`; looks at every entry of the port.
+    pub fn flush_port_segment(&self, port: PortId, segment: Segment) {
+        self.hold().flush_port_segment(port.index(), segment.index());
+    }
+
+    /// Where the station was last seen, if that was within the ageing time. Never waits.
+    #[inline]
+    #[must_use]
+    pub fn lookup(&self, now: Instant, segment: Segment, mac: Mac) -> Option<PortId> {
+        self.find(tick_of(now), segment, mac).and_then(|hit| PortId::new(hit.port))
+    }
+
+    /// Notes that `mac` was seen as a source in `segment` on `port`. A station that is known there is
+    /// refreshed, at most once a second, without waiting; for a new one or one that moved the lock is
+    /// tried, and when somebody else has it the answer is [`Refused::Busy`].
+    #[inline]
+    pub fn learn(&self, now: Instant, segment: Segment, mac: Mac, port: PortId) -> Learned {
+        if mac.is_group() || mac.is_zero() {
+            return Learned::Refused(Refused::Invalid);
+        }
+        let tick = tick_of(now);
+        if let Some(hit) = self.find(tick, segment, mac) {
+            if hit.port == port.get() {
+                self.touch(&hit, tick);
+                return Learned::Same;
+            }
+            if hit.value.is_static() && self.is_bound(port.index()) {
+                return Learned::Refused(Refused::Static);
+            }
+        }
+        self.learn_other(tick, segment, mac, port)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn learn_other(&self, tick: u32, segment: Segment, mac: Mac, port: PortId) -> Learned {
+        match self.try_hold() {
+            Some(held) => held.learn(tick, segment.index(), mac.as_u64(), port.index()),
+            None => Learned::Refused(Refused::Busy),
+        }
+    }
+
+    /// What [`Self::learn`] would answer, were nobody else at work; changes nothing.
+    #[must_use]
+    pub fn would_learn(&self, now: Instant, segment: Segment, mac: Mac, port: PortId) -> Learned {
+        let own = port.index();
+        if mac.is_group() || mac.is_zero() || !self.is_bound(own) {
+            return Learned::Refused(Refused::Invalid);
+        }
+        let hit = self.find(tick_of(now), segment, mac);
+        match hit {
+            Some(hit) if hit.port == port.get() => return Learned::Same,
+            Some(hit) if hit.value.is_static() => return Learned::Refused(Refused::Static),
+            _ => {}
+        }
+        let room = self.quota_of(own) > 0
+            && (hit.is_some()
+                || self.learned_by(own) >= self.quota_of(own)
+                || self.len() < self.limit
+                || self.giver(own).is_some());
+        match hit.and_then(|hit| PortId::new(hit.port)) {
+            _ if !room => Learned::Refused(Refused::Full),
+            Some(from) => Learned::Moved { from },
+            None => Learned::New,
+        }
+    }
+
+    /// Sets an entry that neither ages nor moves, in place of whatever was known of that station. When the
+    /// table is full the port with the most entries gives one up.
+    ///
+    /// # Errors
+    /// [`AddError`]: the table is full of static entries, or the address or port cannot have one.
+    pub fn add_static(&self, segment: Segment, mac: Mac, port: PortId) -> Result<(), AddError> {
+        if mac.is_group() || mac.is_zero() {
+            return Err(AddError::Invalid);
+        }
+        self.hold().add_static(segment.index(), mac.as_u64(), port.index())
+    }
+
+    /// Takes an entry out, learned or static; `false` when there is none, or none that has not aged out.
+    pub fn remove(&self, now: Instant, segment: Segment, mac: Mac) -> bool {
+        self.hold().remove(tick_of(now), segment.index(), mac.as_u64())
+    }
+
+    /// Puts a listed entry of another table into this one, age and all. `false` when it is not taken: it
+    /// has aged out, the station is known here already, its port is not bound or has its share, or the
+    /// table is full; nothing is given up for it. Those of many that should be kept come first: so the
+    /// youngest first, which also keeps their order.
+    pub fn restore(&self, now: Instant, entry: Entry) -> bool {
+        let (segment, mac, port) = (entry.segment, entry.mac, entry.port);
+        if mac.is_group() || mac.is_zero() {
+            return false;
+        }
+        match entry.state {
+            EntryState::Static => self.hold().restore_static(segment.index(), mac.as_u64(), port.index()),
+            EntryState::Learned => {
+                let age = u32::try_from(entry.age.as_secs()).unwrap_or(u32::MAX);
+                self.hold().restore(tick_of(now), age, segment.index(), mac.as_u64(), port.index())
+            }
+        }
+    }
+
+    /// A piece of background work: goes over the next `buckets` buckets of four slots and clears what has
+    /// aged out or was flushed. Does nothing when somebody else is changing the table. Call it regularly:
+    /// an entry that no sweep has met for four years may count as young again.
+    pub fn sweep(&self, now: Instant, buckets: usize) {
+        if let Some(held) = self.try_hold() {
+            held.sweep(tick_of(now), buckets);
+        }
+    }
+
+    /// Shows every live entry to `f`, in no order that means anything: each once, when nothing changes
+    /// meanwhile.
+    pub fn for_each(&self, now: Instant, mut f: impl FnMut(Entry)) {
+        let tick = tick_of(now);
+        for slot in 0..self.slots.count() {
+            let read = self.slots.read(slot, |key, value| {
+                (self.segment_of[index_in(key)].load(Ordering::Acquire), self.port_behind(value))
+            });
+            if let Some((key, value, (segment, port))) = read
+                && let Some(entry) = self.entry(tick, key, value, port, segment)
+            {
+                f(entry);
+            }
+        }
+    }
+
+    fn entry(&self, tick: u32, key: u64, value: Value, port: u32, segment: u32) -> Option<Entry> {
+        let segment = segment.checked_sub(1)?;
+        if self.has_aged(value, tick) {
+            return None;
+        }
+        let (state, age) = match value.is_static() {
+            true => (EntryState::Static, 0),
+            false => (EntryState::Learned, value.age(tick)),
+        };
+        Some(Entry {
+            segment: segment_at(segment)?,
+            mac: Mac::from_u64(key & MAC),
+            port: PortId::new(port.checked_sub(1)?)?,
+            age: Duration::from_secs(age.into()),
+            state,
+        })
+    }
+
+    /// The entries of `port`, static ones included; those that have aged out count until they are swept.
+    #[must_use]
+    pub fn entries_of(&self, port: PortId) -> u32 {
+        self.weight(port.index())
+    }
+
+    /// Looks for a live entry. Lock-free: whenever it looks again, somebody else has made a change.
+    #[inline]
+    fn find(&self, tick: u32, segment: Segment, mac: Mac) -> Option<Hit> {
+        let index_word = self.index_of.get(segment.index())?;
+        for _ in 0..RETRIES {
+            let index = index_word.load(Ordering::Acquire);
+            if index == 0 {
+                return None;
+            }
+            let key = key_of(index, mac.as_u64());
+            let (first, second) = self.slots.places(key);
+            let displaced = self.displaced.load(Ordering::Acquire);
+            let found = self
+                .slots
+                .scan(first, key, |value| self.port_behind(value))
+                .or_else(|| self.slots.scan(second, key, |value| self.port_behind(value)));
+            match found {
+                Some(found) if found.value.is_vacant() => {}
+                Some(found) => {
+                    if index_word.load(Ordering::Relaxed) != index {
+                        continue;
+                    }
+                    let port = found.meant.checked_sub(1)?;
+                    if self.has_aged(found.value, tick) {
+                        return None;
+                    }
+                    return Some(Hit { slot: found.slot, value: found.value, port });
+                }
+                None if self.displaced.load(Ordering::Acquire) == displaced => return None,
+                None => {}
+            }
+        }
+        None
+    }
+
+    #[inline]
+    fn port_behind(&self, value: Value) -> u32 {
+        self.port_of.get(value.handle() as usize).map_or(0, |port| port.load(Ordering::Acquire))
+    }
+
+    #[inline]
+    fn has_aged(&self, value: Value, tick: u32) -> bool {
+        !value.is_static() && value.age(tick) >= self.ageing.load(Ordering::Relaxed)
+    }
+
+    /// Refreshes what was found; a slot that changed meanwhile is left alone.
+    #[inline]
+    fn touch(&self, hit: &Hit, tick: u32) {
+        if hit.value.is_static() {
+            return;
+        }
+        self.order.stamp(hit.slot, tick);
+        // Not back in time, when another worker's clock is ahead.
+        let behind = tick.wrapping_sub(hit.value.tick()) & (TICKS - 1);
+        if !hit.value.is_confirmed() || (1..TICKS / 2).contains(&behind) {
+            let tick = if behind < TICKS / 2 { tick } else { hit.value.tick() };
+            self.slots.refresh(hit.slot, hit.value, hit.value.seen(tick));
+        }
+    }
+
+    fn is_bound(&self, port: usize) -> bool {
+        self.handle_of(port) != 0
+    }
+
+    fn handle_of(&self, port: usize) -> u32 {
+        self.learned.get(port).map_or(0, |handle| handle.load(Ordering::Relaxed))
+    }
+
+    fn quota_of(&self, port: usize) -> u32 {
+        self.quota.get(port).map_or(0, |quota| quota.load(Ordering::Relaxed))
+    }
+
+    fn learned_by(&self, port: usize) -> u32 {
+        self.held_by[self.handle_of(port) as usize].load(Ordering::Relaxed)
+    }
+
+    /// All entries of `port`. Handle 0 holds nothing.
+    fn weight(&self, port: usize) -> u32 {
+        let statics = self.statics.get(port).map_or(0, |handle| handle.load(Ordering::Relaxed));
+        self.learned_by(port) + self.held_by[statics as usize].load(Ordering::Relaxed)
+    }
+
+    /// Which port gives up an entry for a new one of `port` when the table is full: the heaviest, if it is
+    /// heavier than this one, else this one, if it has any.
+    fn giver(&self, port: usize) -> Option<usize> {
+        match self.ranks.top() {
+            Some((top, weight)) if weight > self.weight(port) => Some(top),
+            _ if self.learned_by(port) > 0 => Some(port),
+            _ => None,
+        }
+    }
+
+    fn try_hold(&self) -> Option<Holder<'_>> {
+        let free = self.locked.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok();
+        free.then(|| Holder { table: self })
+    }
+
+    fn hold(&self) -> Holder<'_> {
+        loop {
+            if let Some(held) = self.try_hold() {
+                return held;
+            }
+            sync::spin_loop();
+        }
+    }
+}
+
+impl fmt::Debug for MacTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MacTable")
+            .field("limit", &self.limit)
+            .field("len", &self.len())
+            .field("ageing", &self.ageing())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The address in a key.
+const MAC: u64 = (1 << 48) - 1;
+
+#[inline]
+fn key_of(index: u32, mac: u64) -> u64 {
+    u64::from(index) << 48 | mac
+}
+
+fn segment_at(number: u32) -> Option<Segment> {
+    let vlan = Vlan::new(u16::try_from(number & 0xfff).ok()?)?;
+    Segment::new(u8::try_from(number >> 12).ok()?, vlan)
+}
+
+fn index_in(key: u64) -> usize {
+    usize::try_from(key >> 48).unwrap_or(0)
+}
+
+#[inline]
+fn tick_of(now: Instant) -> u32 {
+    low(now.as_secs()) & (TICKS - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Learned::{Moved, New, Same};
+
+    const AGEING: Duration = Duration::from_secs(300);
+
+    fn at(seconds: u64) -> Instant {
+        Instant::from_secs(seconds)
+    }
+
+    fn port(number: u32) -> PortId {
+        PortId::new(number).unwrap()
+    }
+
+    fn segment(vlan: u16) -> Segment {
+        Segment::new(0, Vlan::new(vlan).unwrap()).unwrap()
+    }
+
+    fn mac(number: u64) -> Mac {
+        Mac::from_u64(0x0200_0000_0000 | number)
+    }
+
+    /// A table with ports 1..=8 bound.
+    fn table(limit: u32) -> MacTable {
+        let table = MacTable::new(limit, AGEING, [7, 11]);
+        (1..=8).for_each(|number| table.bind(port(number), None));
+        table
+    }
+
+    #[test]
+    fn a_station_is_found_where_it_was_seen_last() {
+        let table = table(100);
+        assert_eq!(table.lookup(at(1), segment(1), mac(1)), None);
+        assert_eq!(table.learn(at(1), segment(1), mac(1), port(1)), New);
+        assert_eq!(table.lookup(at(1), segment(1), mac(1)), Some(port(1)));
+        assert_eq!(table.lookup(at(1), segment(2), mac(1)), None, "another segment");
+        assert_eq!(table.learn(at(1), segment(1), mac(1), port(1)), Same);
+        assert_eq!(table.learn(at(2), segment(1), mac(1), port(2)), Moved { from: port(1) });
+        assert_eq!(table.lookup(at(2), segment(1), mac(1)), Some(port(2)));
+        assert_eq!((table.len(), table.entries_of(port(1)), table.entries_of(port(2))), (1, 0, 1));
+    }
+}

@@ -1,0 +1,115 @@
+//! Which port has the most entries: a binary heap of ports by weight.
+//!
+//! Only ports that have something to give up are in it. Not here: what a port gives up.
+
+use super::sync::{AtomicU32, Held, zeroed_u32};
+use alloc::boxed::Box;
+
+/// The heap; the heaviest on top, of equal ones the lowest number. Changed under the lock only.
+pub(super) struct Ranks {
+    heap: Box<[AtomicU32]>,
+    len: AtomicU32,
+    /// By port: its place in the heap plus one, or zero.
+    place: Box<[AtomicU32]>,
+    weight: Box<[AtomicU32]>,
+}
+
+impl Ranks {
+    pub(super) fn new(ports: usize) -> Self {
+        Self {
+            heap: zeroed_u32(ports),
+            len: AtomicU32::new(0),
+            place: zeroed_u32(ports),
+            weight: zeroed_u32(ports),
+        }
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        size_of_val(&*self.heap) * 3
+    }
+
+    /// The heaviest port and its weight.
+    pub(super) fn top(&self) -> Option<(usize, u32)> {
+        let port = self.heap[0].get() as usize;
+        (self.len.get() > 0).then(|| (port, self.weight[port].get()))
+    }
+
+    /// Gives `port` this weight, or takes it out.
+    pub(super) fn rank(&self, port: usize, weight: Option<u32>) {
+        let place = self.place[port].get();
+        match (weight, place) {
+            (None, 0) => {}
+            (None, _) => self.take_out(port, place - 1),
+            (Some(weight), 0) => {
+                let last = self.len.get();
+                self.len.set(last + 1);
+                self.weight[port].set(weight);
+                self.put(last, port);
+                self.rise(last);
+            }
+            (Some(weight), _) => {
+                self.weight[port].set(weight);
+                self.rise(place - 1);
+                self.sink(self.place[port].get() - 1);
+            }
+        }
+    }
+
+    fn take_out(&self, port: usize, at: u32) {
+        let last = self.len.get() - 1;
+        self.len.set(last);
+        self.place[port].set(0);
+        if at != last {
+            let moved = self.at(last);
+            self.put(at, moved);
+            self.rise(at);
+            self.sink(self.place[moved].get() - 1);
+        }
+    }
+
+    fn at(&self, place: u32) -> usize {
+        self.heap[place as usize].get() as usize
+    }
+
+    fn put(&self, place: u32, port: usize) {
+        self.heap[place as usize].set(u32::try_from(port).unwrap_or(0));
+        self.place[port].set(place + 1);
+    }
+
+    fn before(&self, a: usize, b: usize) -> bool {
+        let (x, y) = (self.weight[a].get(), self.weight[b].get());
+        x > y || x == y && a < b
+    }
+
+    fn rise(&self, mut place: u32) {
+        let port = self.at(place);
+        while place > 0 {
+            let parent = (place - 1) / 2;
+            if !self.before(port, self.at(parent)) {
+                break;
+            }
+            self.put(place, self.at(parent));
+            place = parent;
+        }
+        self.put(place, port);
+    }
+
+    fn sink(&self, mut place: u32) {
+        let port = self.at(place);
+        let len = self.len.get();
+        loop {
+            let left = place * 2 + 1;
+            if left >= len {
+                break;
+            }
+            let right = left + 1;
+            let child = if right < len && self.before(self.at(right), self.at(left)) { right } else { left };
+            if !self.before(self.at(child), port) {
+                break;
+            }
+            self.put(place, self.at(child));
+            place = child;
+        }
+        self.put(place, port);
+    }
+}
