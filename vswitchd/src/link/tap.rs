@@ -54,13 +54,14 @@ pub fn open_or_adopt(source: Source<'_>) -> Result<Tap, LinkError> {
         }
         _ => LinkError::Os { what: "asking what the tap is", source: error },
     })?;
-    let unfit = [
-        (!attached.is_tap(), "a TUN, which carries IP packets"),
-        (!attached.is_bare(), "a TAP with packet information in front of its frames"),
-        (attached.has_vnet_header(), "a TAP with a virtio-net header in front of its frames"),
-    ];
-    if let Some(&(_, what)) = unfit.iter().find(|(unfit, _)| *unfit) {
-        return Err(LinkError::Unfit { what });
+    if !attached.is_tap() {
+        return Err(LinkError::Unfit { what: "a TUN, which carries IP packets" });
+    }
+    if attached.has_vnet_header() {
+        return Err(LinkError::Unfit { what: "a TAP with a virtio-net header in front of its frames" });
+    }
+    if tun::has_packet_information(fd.as_fd()).map_err(LinkError::os("asking what the tap is"))? {
+        return Err(LinkError::Unfit { what: "a TAP with packet information in front of its frames" });
     }
     tun::clear_offload(fd.as_fd()).map_err(LinkError::os("clearing the tap's offload flags"))?;
     event::set_nonblocking(fd.as_fd()).map_err(LinkError::os("making the tap non-blocking"))?;

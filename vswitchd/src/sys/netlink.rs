@@ -119,7 +119,8 @@ impl Netlink {
     }
 
     /// Changes interface `index` in one request. The kernel moves it first and sets it up last; what came
-    /// before a refused step stays done. EEXIST: the new name is taken; ENODEV: no such interface.
+    /// before a refused step stays done. EEXIST: the new name is taken (one that moves is then in its new
+    /// namespace, down, under its old name); ENODEV: no such interface.
     pub fn change(&mut self, index: u32, change: &Change<'_>) -> io::Result<()> {
         let mut message = LinkMessage::default();
         message.header.index = index;
@@ -142,8 +143,9 @@ impl Netlink {
         self.request(RouteNetlinkMessage::DelLink(message), NLM_F_ACK, drop)
     }
 
-    /// Gives interface `index` an address, usable at once (no duplicate address detection). That it has it
-    /// already is no error.
+    /// Gives interface `index` an address, without duplicate address detection: it can be bound at once. For an
+    /// IPv6 one the kernel adds the route by which frames reach it a moment later, from a work queue. That the
+    /// interface has the address already is no error.
     pub fn add_address(&mut self, index: u32, address: IpAddr, prefix_len: u8) -> io::Result<()> {
         let message = address_message(index, address, prefix_len);
         let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;

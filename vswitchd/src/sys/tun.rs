@@ -36,12 +36,6 @@ impl Attached {
         self.flags & libc::IFF_TAP != 0
     }
 
-    /// Frames wear no four-byte packet information in front.
-    #[must_use]
-    pub const fn is_bare(&self) -> bool {
-        self.flags & libc::IFF_NO_PI != 0
-    }
-
     /// Frames wear a virtio-net header in front.
     #[must_use]
     pub const fn has_vnet_header(&self) -> bool {
@@ -56,6 +50,23 @@ pub fn attached(tun: BorrowedFd<'_>) -> io::Result<Attached> {
     check(unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNGETIFF as libc::Ioctl, &raw mut request) })?;
     let name = CStr::from_bytes_until_nul(&request.name).unwrap_or_default();
     Ok(Attached { name: name.to_string_lossy().into_owned(), flags: i32::from(request.flags) })
+}
+
+/// Whether frames of the TAP `tap` wear four bytes of packet information in front, that is, whether it lacks
+/// IFF_NO_PI. A filter that an earlier owner attached to the interface is removed.
+///
+/// TUNGETIFF answers with a bit that means two things (linux/if_tun.h): IFF_NO_PI, or IFF_NOFILTER. It is the
+/// first only while a filter is attached; so one that takes everything is, for a moment.
+pub fn has_packet_information(tap: BorrowedFd<'_>) -> io::Result<bool> {
+    // BPF_RET | BPF_K: the whole frame.
+    let mut take_all = libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: u32::MAX };
+    let program = libc::sock_fprog { len: 1, filter: &raw mut take_all };
+    // SAFETY: the kernel reads one sock_fprog and the one instruction it points to; both outlive the call.
+    check(unsafe { libc::ioctl(tap.as_raw_fd(), libc::TUNATTACHFILTER as libc::Ioctl, &raw const program) })?;
+    let attached = attached(tap);
+    // SAFETY: TUNDETACHFILTER reads nothing of its argument.
+    check(unsafe { libc::ioctl(tap.as_raw_fd(), libc::TUNDETACHFILTER as libc::Ioctl, &raw const program) })?;
+    Ok(attached?.flags & libc::IFF_NO_PI == 0)
 }
 
 /// Promises the kernel that we take no unfinished checksum and no superframe (TUNSETOFFLOAD 0). What an
