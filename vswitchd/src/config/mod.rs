@@ -4,7 +4,7 @@
 //! make no sense. Everything here is pure: no descriptor, no netlink, no switch, no clock. What a node has
 //! (its name, its addresses, its interfaces) is an argument.
 
-use self::peer::Gathered;
+use self::peer_rules::Gathered;
 use self::read::{Report, Section};
 use std::collections::HashMap;
 use std::io::Read;
@@ -14,20 +14,20 @@ use std::time::Duration;
 use vswitch_core::Vlan;
 use vswitch_core::port::VlanSet;
 
+mod address;
 mod error;
 mod file;
 mod peer;
+mod peer_rules;
 mod port;
 mod port_rules;
 mod read;
 mod record;
 mod segment;
 
+pub use address::{AddressSpec, Prefix};
 pub use error::{ConfigError, ConfigErrors, Place, Warning};
-pub use peer::{
-    AddressSpec, Chosen, Families, FamilyMissing, MAX_PEERS, PeerConfig, PeerSource, Prefix, Reserved,
-    Underlay,
-};
+pub use peer::{Chosen, Families, FamilyMissing, MAX_PEERS, PeerConfig, PeerSource, Reserved, Underlay};
 pub use port::{PortConfig, PortKind, VlanMode};
 pub use segment::SegmentConfig;
 pub use vswitch_core::port::{InnerVlan, PriorityTags};
@@ -309,14 +309,14 @@ impl Config {
 
     fn read_peers(&mut self, file: &Section<'_>) {
         let section = file.table("underlay");
-        self.underlay = section.as_ref().and_then(peer::read_underlay);
+        self.underlay = section.as_ref().and_then(peer_rules::read_underlay);
         // Of an underlay in error, the families are not known, and its peers cannot be judged.
         let known = self.underlay.is_some() || !file.has("underlay");
         let mut gathered = Gathered::new(known);
         if let Some(section) = file.table("mesh") {
-            peer::read_mesh(&section, self.underlay.as_ref(), &mut gathered);
+            peer_rules::read_mesh(&section, self.underlay.as_ref(), &mut gathered);
         }
-        peer::read_tables(file, self.underlay.as_ref(), &mut gathered);
+        peer_rules::read_tables(file, self.underlay.as_ref(), &mut gathered);
         let mut nothing_crosses = None;
         for (address, (peer, span)) in gathered.peers {
             for vni in peer.vnis.iter().flatten().filter(|vni| self.vlan_of(**vni).is_none()) {

@@ -3,7 +3,7 @@
 //! One set for all: the file, the state file and `vswitchctl port add` come through [`read`]. Not here: what
 //! follows from a good port.
 
-use super::peer::{read_gateways, read_interface_addresses};
+use super::address::{read_gateways, read_interface_addresses};
 use super::port::{MAX_MTU, MIN_MTU, PortConfig, PortKind, VlanMode};
 use super::read::{Field, Section};
 use super::{Config, PriorityTags};
