@@ -1,3 +1,5 @@
 //! vswitchd's rooms.
 pub mod link;
 pub mod sys;
+
+pub mod config;
