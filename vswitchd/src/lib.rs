@@ -1,1 +1,3 @@
 //! vswitchd's rooms.
+
+pub mod control;

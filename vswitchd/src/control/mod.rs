@@ -1,0 +1,4 @@
+//! Wishes become what runs.
+
+pub mod rpc;
+pub mod socket;
