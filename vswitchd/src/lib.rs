@@ -1,3 +1,4 @@
 //! vswitchd's rooms.
 
 pub mod control;
+pub mod observe;

@@ -2,3 +2,4 @@
 
 pub mod rpc;
 pub mod socket;
+pub mod state;
