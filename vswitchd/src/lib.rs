@@ -1,4 +1,5 @@
 //! vswitchd's rooms.
 
 pub mod control;
+pub mod ctl;
 pub mod observe;

@@ -11,6 +11,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The longest path of a Unix socket is 107 bytes (unix(7)); one is for the name it is made under.
 const MAX_PATH_LEN: usize = 106;
@@ -65,6 +66,7 @@ pub struct Server {
     file: (u64, u64),
     /// Who runs this daemon.
     owner: u32,
+    patience: Duration,
     /// Held for as long as the socket is ours.
     _lock: File,
     lock_path: PathBuf,
@@ -117,7 +119,23 @@ impl Server {
             }
         };
         let file = (made.dev(), made.ino());
-        Ok(Self { listener, path, file, owner: made.uid(), _lock: lock, lock_path })
+        Ok(Self {
+            listener,
+            path,
+            file,
+            owner: made.uid(),
+            patience: serve::PATIENCE,
+            _lock: lock,
+            lock_path,
+        })
+    }
+
+    /// With another patience than 10 s: how long a client may keep half a line to itself or leave an answer
+    /// unread before it is disconnected. More than zero. Silence between lines may last.
+    #[must_use]
+    pub const fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
     }
 
     /// Where it listens.

@@ -27,8 +27,8 @@ pub const MAX_LINE_LEN: usize = 1 << 20;
 /// How many requests may wait for the control thread: one per client.
 pub const QUEUE_LEN: usize = MAX_CONNECTIONS;
 
-/// Between two reads of one line, and between two writes of one answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a client may keep half a line to itself, or leave an answer unread.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// What the clients get to take their last answers when the server stops.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 /// A call on its way to the control thread.
@@ -67,6 +67,7 @@ impl Server {
             wake,
             peer_uid,
             owner: self.owner,
+            patience: self.patience,
             stopping: AtomicBool::new(false),
             stopped,
             clients: Mutex::default(),
@@ -129,6 +130,7 @@ struct Shared {
     wake: Wake,
     peer_uid: PeerUid,
     owner: u32,
+    patience: Duration,
     stopping: AtomicBool,
     stopped: Receiver<()>,
     clients: Mutex<Clients>,
@@ -301,7 +303,7 @@ struct Conversation<'a> {
 
 impl Conversation<'_> {
     fn run(mut self) -> io::Result<()> {
-        self.stream.set_write_timeout(Some(PATIENCE))?;
+        self.stream.set_write_timeout(Some(self.shared.patience))?;
         loop {
             let answer = match self.next()? {
                 Next::End => return Ok(()),
@@ -312,9 +314,7 @@ impl Conversation<'_> {
                     return self.write(&failure(&Value::Null, &error));
                 }
                 Next::Late => {
-                    let seconds = PATIENCE.as_secs();
-                    let error =
-                        RpcError::request(format!("no more of the line came within {seconds} seconds"));
+                    let error = RpcError::request("the rest of the line did not come in time");
                     return self.write(&failure(&Value::Null, &error));
                 }
             };
@@ -349,7 +349,7 @@ impl Conversation<'_> {
                 return Ok(Next::TooLong);
             }
             // Silence between lines may last; silence within one may not.
-            self.stream.set_read_timeout((self.searched > 0).then_some(PATIENCE))?;
+            self.stream.set_read_timeout((self.searched > 0).then_some(self.shared.patience))?;
             let mut stream = self.stream;
             match stream.read(&mut chunk) {
                 Ok(0) => return Ok(Next::End),
