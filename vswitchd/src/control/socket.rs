@@ -1,6 +1,6 @@
 //! The control socket: who may listen on it. Its file, its lock, and which of two daemons gets it.
 //!
-//! Not here: who may connect and what they say (see [`serve`]), and what the calls mean (see [`super::rpc`]).
+//! Not here: who may connect and what they say (see [`Request`]), and what the calls mean (see [`super::rpc`]).
 
 mod serve;
 
