@@ -1,2 +1,98 @@
-//! The daemon's process: arguments in, exit code out.
-fn main() {}
+//! The daemon's process: arguments in, exit code out. All it does is in the library beside it.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use vswitchd::config::{Config, ConfigErrors};
+use vswitchd::control::daemon::{self, Options};
+use vswitchd::demo;
+use vswitchd::observe::log::{self, Format, Level};
+
+const USAGE: &str = "\
+vswitchd: a virtual switch for container hosts
+
+  vswitchd --config FILE [--node NAME] [--log-level LEVEL] [--log-format text|json]
+      run in the foreground; SIGHUP reloads, SIGTERM and SIGINT drain and stop
+  vswitchd --check --config FILE
+      say what is wrong with the file, change nothing
+  vswitchd demo [--keep]
+      two nodes, VLANs and VXLAN on real TAPs in private namespaces; --keep stays up
+  vswitchd --version | --help
+
+  --node NAME        the node's name; by default [node] name of the file, or the host name
+  --log-level LEVEL  error, warn, info (default) or debug
+Exit codes: 0 good, 64 wrong usage, 78 bad configuration, 1 anything else. vswitchctl talks to a running vswitchd.";
+
+const EX_USAGE: u8 = 64;
+const EX_CONFIG: u8 = 78;
+
+enum Command {
+    Run(Options),
+    Check(PathBuf),
+    Demo { keep: bool },
+    Print(String),
+}
+
+fn main() -> ExitCode {
+    let command = match parse(lexopt::Parser::from_env()) {
+        Ok(command) => command,
+        Err(error) => {
+            eprintln!("vswitchd: {error}; vswitchd --help shows the usage");
+            return ExitCode::from(EX_USAGE);
+        }
+    };
+    let done = match command {
+        Command::Run(options) => daemon::run(&options),
+        Command::Check(file) => check(&file),
+        Command::Demo { keep } => demo::run(keep),
+        Command::Print(text) => {
+            println!("{text}");
+            Ok(())
+        }
+    };
+    let Err(error) = done else { return ExitCode::SUCCESS };
+    if let Some(errors) = error.downcast_ref::<ConfigErrors>() {
+        errors.iter().for_each(|error| eprintln!("{error}"));
+        return ExitCode::from(EX_CONFIG);
+    }
+    eprintln!("vswitchd: {error}");
+    error.chain().skip(1).for_each(|cause| eprintln!("  because: {cause}"));
+    ExitCode::FAILURE
+}
+
+fn parse(mut arguments: lexopt::Parser) -> Result<Command, lexopt::Error> {
+    use lexopt::prelude::*;
+    let (mut config, mut node, mut check, mut demo, mut keep) = (None, None, false, false, false);
+    let (mut level, mut format) = (Level::Info, Format::Text);
+    while let Some(argument) = arguments.next()? {
+        match argument {
+            Short('h') | Long("help") => return Ok(Command::Print(USAGE.to_owned())),
+            Short('V') | Long("version") => {
+                return Ok(Command::Print(format!("vswitchd {}", env!("CARGO_PKG_VERSION"))));
+            }
+            Short('c') | Long("config") => config = Some(PathBuf::from(arguments.value()?)),
+            Long("node") => node = Some(arguments.value()?.string()?),
+            Long("log-level") => level = arguments.value()?.parse()?,
+            Long("log-format") => format = arguments.value()?.parse()?,
+            Long("check") => check = true,
+            Value(word) if word == "demo" && !demo => demo = true,
+            Long("keep") if demo => keep = true,
+            other => return Err(other.unexpected()),
+        }
+    }
+    log::configure(level, format);
+    match (demo, check, config) {
+        (true, false, None) => Ok(Command::Demo { keep }),
+        (true, ..) => Err("demo takes no --config and no --check".into()),
+        (false, true, Some(file)) => Ok(Command::Check(file)),
+        (false, false, Some(config)) => Ok(Command::Run(Options { config, node })),
+        (false, _, None) => Err("--config FILE is missing".into()),
+    }
+}
+
+fn check(file: &std::path::Path) -> anyhow::Result<()> {
+    let config = Config::load(file)?;
+    config.warnings.iter().for_each(|warning| println!("warning: {warning}"));
+    daemon::missing_privileges(&config).iter().for_each(|sentence| println!("warning: {sentence}"));
+    println!("{}: good", file.display());
+    Ok(())
+}

@@ -1,5 +1,15 @@
 //! Wishes become what runs.
+//!
+//! Every source of change (file, control socket) ends in desired state; one pure diff turns it into steps;
+//! [`daemon`] owns the thread that takes them. Nothing here touches a frame.
 
+mod answers;
+mod apply;
+pub mod daemon;
+pub mod plan;
+mod ports;
 pub mod rpc;
+mod running;
 pub mod socket;
 pub mod state;
+mod underlay;

@@ -321,6 +321,12 @@ impl Peer {
         Self { pool, remote, name: remote.into() }
     }
 
+    /// The sockets it sends with.
+    #[must_use]
+    pub const fn pool(&self) -> &Arc<UdpPool> {
+        &self.pool
+    }
+
     /// Its address and UDP port.
     #[must_use]
     pub const fn remote(&self) -> SocketAddr {

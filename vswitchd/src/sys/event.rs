@@ -112,6 +112,12 @@ impl Signals {
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
+    /// What to wait on.
+    #[must_use]
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
     /// The next signal that came; `None` when there is none. Never waits.
     pub fn next(&self) -> io::Result<Option<Signal>> {
         loop {

@@ -6,7 +6,6 @@ use super::{check, len_of};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 
 /// A non-blocking UDP socket of `address`'s family, not bound. An IPv6 one carries IPv6 only.
 pub fn udp(address: IpAddr) -> io::Result<OwnedFd> {
@@ -99,7 +98,7 @@ pub struct Credentials {
 }
 
 /// The credentials of `stream`'s other end (SO_PEERCRED).
-pub fn peer_credentials(stream: &UnixStream) -> io::Result<Credentials> {
+pub fn peer_credentials(stream: BorrowedFd<'_>) -> io::Result<Credentials> {
     let mut who = libc::ucred { pid: 0, uid: 0, gid: 0 };
     let mut len = len_of::<libc::ucred>();
     // SAFETY: the kernel writes at most `len` bytes into `who`, and how many into `len`.

@@ -1,0 +1,377 @@
+//! Makes what runs what is desired, and keeps it so: removals, changes, additions, then one swap in all workers.
+//!
+//! A step that the operating system refuses leaves its one object down, with the reason; it is tried again.
+//! Not here: where wishes come from, and answers to questions.
+
+use super::daemon::Control;
+use super::plan::{Desired, Touch, plan, renamed_vlans};
+use super::ports::{self, PortError, Settings};
+use super::rpc::Failed;
+use super::running::{PublishError, RunningPeer, RunningPort, mac_limit};
+use super::state::{State, fingerprint};
+use crate::config::{Config, PortConfig};
+use crate::datapath::{PortLink, clock};
+use crate::link::AnyLink;
+use crate::observe::log;
+use serde_json::{Map, Value};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+use vswitch_core::{MacTable, PortId, Segment, Vlan};
+
+/// How long a removed interface may take to be gone.
+const GONE_PATIENCE: Duration = Duration::from_secs(5);
+
+impl Control {
+    /// What `file` and `state` wish for this node, with what is refused.
+    pub(super) fn desired(&self, file: &Config, state: &State) -> (Desired, Vec<Failed>) {
+        let mut failed = Vec::new();
+        let mut desired = Desired::default();
+        for port in active_file_ports(file, state, &self.node) {
+            desired.ports.insert(port.name.clone(), port.clone());
+        }
+        for (name, settings) in state.ports() {
+            if desired.ports.contains_key(name) {
+                continue;
+            }
+            match port_from(name, settings, file) {
+                Ok(port) => {
+                    desired.ports.insert(name.to_owned(), port);
+                }
+                Err(reason) => failed.push(fail("port", name, reason)),
+            }
+        }
+        let peers = file.peers_for(&self.running.underlay.local).unwrap_or_else(|missing| {
+            for peer in &missing.refused {
+                let family = if peer.address.is_ipv6() { "IPv6" } else { "IPv4" };
+                failed.push(fail("peer", &peer.label(), format!("no local {family} tunnel address")));
+            }
+            missing.usable
+        });
+        desired.peers.extend(peers.into_iter().map(|peer| (peer.address, peer)));
+        (desired, failed)
+    }
+
+    /// Takes `file` and `state` as what is wished from now on and makes it so. Gives the number of objects
+    /// touched and everything that is not as it was wished.
+    pub(super) fn adopt(&mut self, file: Config, state: State) -> Result<(usize, Vec<Failed>), PublishError> {
+        let old = std::mem::replace(&mut self.file, file);
+        self.state = state;
+        let mut renamed = renamed_vlans(&old, &self.file);
+        self.retune_macs(&old);
+        let switch_changed = old.switch != self.file.switch
+            || !old.vnis().eq(self.file.vnis())
+            || old.mac_table != self.file.mac_table;
+        let done = self.reconcile(switch_changed, &mut renamed)?;
+        Ok(done)
+    }
+
+    /// A changed `[mac_table]`: ageing in place, another limit by another table.
+    fn retune_macs(&mut self, old: &Config) {
+        let (before, after) = (&old.mac_table, &self.file.mac_table);
+        if before.limit != after.limit {
+            let macs = MacTable::new(after.limit, after.ageing, self.seed);
+            self.running.replace_macs(macs, &self.file, clock::now());
+        } else if before.port_limit != after.port_limit {
+            let limit = mac_limit(&self.file);
+            self.running.ports.values().for_each(|port| self.running.macs.bind(port.id, limit));
+        }
+        self.running.macs.set_ageing(after.ageing);
+    }
+
+    /// One pass over everything: what is wished, what runs, what waits for something. Cheap when nothing is to do.
+    pub(super) fn reconcile(
+        &mut self,
+        mut publish: bool,
+        renamed: &mut BTreeSet<Vlan>,
+    ) -> Result<(usize, Vec<Failed>), PublishError> {
+        let mut failed = Vec::new();
+        match self.running.underlay.refresh(&self.file, self.workers.count()) {
+            Ok(changed) => publish |= changed,
+            Err(error) => failed.push(fail("underlay", "", error.to_string())),
+        }
+        failed.extend(self.running.underlay.failed.iter().map(|reason| fail("underlay", "", reason.clone())));
+        let (desired, refused) = self.desired(&self.file, &self.state);
+        failed.extend(refused);
+        let plan = plan(&self.running.as_desired(), &desired);
+        let steps = plan.len();
+
+        // Removals, from the workers first: then nobody uses what is taken away.
+        let mut gone: Vec<(PortId, Option<Arc<PortLink>>)> = Vec::new();
+        for name in &plan.remove_ports {
+            if let Some(port) = self.running.ports.remove(name) {
+                log::info("port removed", &[("port", name)]);
+                gone.push((port.id, port.link));
+            }
+        }
+        for address in &plan.remove_peers {
+            if let Some(peer) = self.running.peers.remove(address) {
+                log::info("peer removed", &[("peer", address)]);
+                gone.push((peer.id, peer.link));
+            }
+        }
+        let mut closing: Vec<Arc<PortLink>> = Vec::new();
+        for (name, touch) in &plan.change_ports {
+            if let Some(port) = self.running.ports.get_mut(name).filter(|_| touch.reopen) {
+                closing.extend(port.link.take());
+            }
+        }
+        if !gone.is_empty() || !closing.is_empty() {
+            self.retire(&gone);
+            self.running.publish(&self.file, &self.workers)?;
+            let (ids, links): (Vec<_>, Vec<_>) = gone.into_iter().unzip();
+            self.running.release(ids);
+            for link in links.into_iter().flatten().chain(closing) {
+                close(link);
+            }
+        }
+
+        // Changes in place.
+        let mut relearn = Vec::new();
+        for (name, touch) in plan.change_ports {
+            if let Some(config) = desired.ports.get(&name) {
+                relearn.extend(self.change_port(&name, config.clone(), touch));
+                publish = true;
+            }
+        }
+        for address in plan.change_peers {
+            if let (Some(peer), Some(config)) =
+                (self.running.peers.get_mut(&address), desired.peers.get(&address))
+            {
+                if peer.config.vnis != config.vnis {
+                    relearn.push(peer.id);
+                }
+                peer.config = config.clone();
+                publish = true;
+            }
+        }
+
+        // Additions.
+        for name in plan.add_ports {
+            let Some(config) = desired.ports.get(&name) else { continue };
+            let Some(id) = self.running.number(mac_limit(&self.file)) else {
+                failed.push(fail("port", &name, "there are too many ports and peers".to_owned()));
+                continue;
+            };
+            log::info("port added", &[("port", &name)]);
+            self.running
+                .ports
+                .insert(name, RunningPort { id, config: config.clone(), link: None, reason: None });
+            publish = true;
+        }
+        for address in plan.add_peers {
+            let Some(config) = desired.peers.get(&address) else { continue };
+            let Some(id) = self.running.number(None) else {
+                failed.push(fail(
+                    "peer",
+                    &address.to_string(),
+                    "there are too many ports and peers".to_owned(),
+                ));
+                continue;
+            };
+            let peer = RunningPeer { id, config: config.clone(), link: None, mtu: 1500 };
+            self.running.peers.insert(address, peer);
+            publish = true;
+        }
+
+        publish |= self.open_ports();
+        publish |= self.refresh_interfaces();
+        if publish {
+            self.running.publish(&self.file, &self.workers)?;
+        }
+        for id in relearn {
+            self.running.macs.flush_port(id);
+        }
+        for segment in renamed.iter().filter_map(|vlan| Segment::new(0, *vlan)) {
+            self.running.macs.flush_segment(segment);
+        }
+        renamed.clear();
+        self.set_static_macs();
+        failed.extend(self.running.ports.iter().filter_map(|(name, port)| {
+            let waiting = port.link.is_none() && port.reason.as_deref().is_some_and(is_waiting);
+            let reason = port.reason.clone().filter(|_| !waiting)?;
+            Some(fail("port", name, reason))
+        }));
+        Ok((steps, failed))
+    }
+
+    /// Keeps what was counted for ports that go, so that no total ever falls.
+    fn retire(&mut self, gone: &[(PortId, Option<Arc<PortLink>>)]) {
+        let Ok(snapshots) = self.workers.snapshots() else { return };
+        for snapshot in snapshots {
+            for (id, _) in gone {
+                let dropped = snapshot.counters.port(*id).dropped;
+                for (sum, count) in self.retired.no_port.iter_mut().zip(dropped) {
+                    *sum += count;
+                }
+            }
+        }
+    }
+
+    /// Changes what can be changed while the port stays; gives its number when its stations are to be forgotten.
+    fn change_port(&mut self, name: &str, config: PortConfig, touch: Touch) -> Option<PortId> {
+        let settings = self.settings(&config);
+        let port = self.running.ports.get_mut(name)?;
+        let old = std::mem::replace(&mut port.config, config);
+        if touch.reconfigure
+            && let Some(link) = &port.link
+        {
+            port.reason = ports::reconfigure(&link.link, &old, &port.config, settings).err();
+        }
+        log::info("port changed", &[("port", &name)]);
+        touch.relearn.then_some(port.id)
+    }
+
+    /// Tries to open every port that is down; whether one came up.
+    fn open_ports(&mut self) -> bool {
+        let down: Vec<String> = self
+            .running
+            .ports
+            .iter()
+            .filter(|(_, port)| port.link.is_none())
+            .map(|(name, _)| name.clone())
+            .collect();
+        let mut any = false;
+        for name in down {
+            let Some(port) = self.running.ports.get(&name) else { continue };
+            let opened = ports::open(&port.config, self.settings(&port.config));
+            let worker = self.running.idlest_worker();
+            let Some(port) = self.running.ports.get_mut(&name) else { continue };
+            match opened {
+                Ok(opened) => {
+                    port.link =
+                        Some(Arc::new(PortLink { port: port.id, worker, link: AnyLink::Tap(opened.tap) }));
+                    port.reason = opened.complaint;
+                    log::info("port up", &[("port", &name)]);
+                    any = true;
+                }
+                Err(error) => {
+                    let reason = error.to_string();
+                    if port.reason.as_ref() != Some(&reason) {
+                        let level = if matches!(error, PortError::Waiting(_)) {
+                            log::Level::Info
+                        } else {
+                            log::Level::Warn
+                        };
+                        log::log(level, "port down", &[("port", &name), ("reason", &reason)]);
+                    }
+                    port.reason = Some(reason);
+                }
+            }
+        }
+        any
+    }
+
+    /// Interfaces whose default MTU followed a change elsewhere, or whose settings were refused before.
+    fn refresh_interfaces(&mut self) -> bool {
+        let due: Vec<(String, Settings)> = self
+            .running
+            .ports
+            .iter()
+            .filter(|(_, port)| port.link.is_some())
+            .map(|(name, port)| (name, port, self.settings(&port.config)))
+            .filter(|(name, port, settings)| {
+                port.reason.is_some() || self.mtus.get(*name).is_some_and(|mtu| *mtu != settings.mtu)
+            })
+            .map(|(name, _, settings)| (name.clone(), settings))
+            .collect();
+        for (name, settings) in due {
+            if let Some(port) = self.running.ports.get_mut(&name)
+                && let Some(link) = &port.link
+            {
+                port.reason = ports::reconfigure(&link.link, &port.config, &port.config, settings).err();
+            }
+        }
+        let mtus =
+            self.running.ports.iter().map(|(name, port)| (name.clone(), self.settings(&port.config).mtu));
+        self.mtus = mtus.collect();
+        false
+    }
+
+    /// What an interface is given where the file does not say.
+    pub(super) fn settings(&self, config: &PortConfig) -> Settings {
+        let underlay = &self.running.underlay;
+        let families = if underlay.mtu().is_some() { underlay.families() } else { self.file.families() };
+        let mtu = config.mtu_for(&self.file, underlay.mtu().unwrap_or(1500), families);
+        Settings { mac: config.mac_for(&self.node), mtu }
+    }
+
+    /// Every static entry whose port runs is in the table.
+    fn set_static_macs(&mut self) {
+        for (vlan, mac, name) in self.state.macs() {
+            if let (Some(id), Some(segment)) = (self.running.find(name), Segment::new(0, vlan))
+                && let Err(error) = self.running.macs.add_static(segment, mac, id)
+            {
+                log::limited(
+                    log::Level::Warn,
+                    "static-mac",
+                    "static MAC entry not set",
+                    &[("mac", &mac), ("vlan", &vlan), ("reason", &error)],
+                );
+            }
+        }
+    }
+
+    /// A worker says that the interface behind a link does not exist any more.
+    pub(super) fn lost(&mut self, link: &Arc<PortLink>) -> bool {
+        let found = self
+            .running
+            .ports
+            .iter_mut()
+            .find(|(_, port)| port.link.as_ref().is_some_and(|current| Arc::ptr_eq(current, link)));
+        let Some((name, port)) = found else { return false };
+        port.link = None;
+        port.reason = Some("its interface or network namespace was deleted".to_owned());
+        log::warn(
+            "port down",
+            &[("port", name), ("reason", &"its interface or network namespace was deleted")],
+        );
+        self.running.macs.flush_port(port.id);
+        true
+    }
+}
+
+/// The ports of `file` on `node` that were not deleted at run time.
+pub(super) fn active_file_ports<'a>(
+    file: &'a Config,
+    state: &'a State,
+    node: &'a str,
+) -> impl Iterator<Item = &'a PortConfig> {
+    file.ports.iter().filter(move |port| {
+        port.on_node(node) && !state.is_deleted(&port.name, &fingerprint(&port.to_json()))
+    })
+}
+
+/// A port of the state file.
+pub(super) fn port_from(
+    name: &str,
+    settings: &Map<String, Value>,
+    file: &Config,
+) -> Result<PortConfig, String> {
+    let mut entry = settings.clone();
+    entry.insert("name".to_owned(), name.into());
+    PortConfig::from_json(&Value::Object(entry), file)
+}
+
+pub(super) fn is_waiting(reason: &str) -> bool {
+    reason.starts_with("waiting")
+}
+
+fn fail(kind: &str, name: &str, reason: String) -> Failed {
+    Failed { kind: kind.to_owned(), name: name.to_owned(), reason }
+}
+
+/// Closes a link that no worker runs any more, and with it, for a TAP, its interface. A frame on its way to the
+/// slow path may hold it for a moment.
+fn close(link: Arc<PortLink>) {
+    let deadline = clock::now().after(GONE_PATIENCE);
+    let mut link = Some(link);
+    while let Some(held) = link.take() {
+        if let Err(shared) = Arc::try_unwrap(held)
+            && clock::now() < deadline
+        {
+            std::thread::yield_now();
+            link = Some(shared);
+        }
+    }
+}

@@ -1,0 +1,413 @@
+//! The life of the daemon: start, serve, reload, drain.
+//!
+//! One thread owns everything that changes; signals, the control socket, the workers and the clock only wake
+//! it. Not here: how a wish becomes fact (see [`super::apply`]) and how questions are answered
+//! (see [`super::answers`]).
+
+use super::apply::is_waiting;
+use super::ports;
+use super::rpc::{Call, Failed, ReloadAnswer, RpcError};
+use super::running::{PublishError, Running, RunningPort};
+use super::socket::{QUEUE_LEN, Request, Server, Serving};
+use super::state::{State, StateFile, fingerprint};
+use crate::config::{Config, ConfigErrors};
+use crate::datapath::{Event, Workers, clock};
+use crate::observe::{Directory, log};
+use crate::slow;
+use crate::sys::event::{Signal, Signals};
+use crate::sys::socket;
+use anyhow::{Context as _, anyhow};
+use crossbeam_channel::{Receiver, bounded};
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token, Waker};
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::AsRawFd as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use vswitch_core::{Instant, MacTable};
+
+/// How soon something that is down is tried again.
+const RETRY: Duration = Duration::from_millis(250);
+/// How often the node's own addresses are looked at when nothing is missing.
+const LOOK_AROUND: Duration = Duration::from_secs(2);
+/// Messages from workers that may wait for this thread.
+const EVENTS: usize = 4096;
+
+const WAKER: Token = Token(0);
+const SIGNALS: Token = Token(1);
+
+/// What the command line says.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The TOML file.
+    pub config: PathBuf,
+    /// The node's name; by default the file's, or the host's.
+    pub node: Option<String>,
+}
+
+/// Everything that the control thread owns.
+#[derive(Debug)]
+pub struct Control {
+    pub(super) node: String,
+    pub(super) path: PathBuf,
+    pub(super) file: Config,
+    pub(super) state: State,
+    pub(super) state_file: StateFile,
+    pub(super) workers: Workers,
+    pub(super) running: Running,
+    pub(super) directory: Directory,
+    pub(super) seed: [u64; 2],
+    pub(super) started: Instant,
+    /// MTU last given to each port's interface.
+    pub(super) mtus: BTreeMap<String, u16>,
+    /// Counts of ports that are gone, so that no total ever falls.
+    pub(super) retired: vswitch_core::switch::Counters,
+    events: Receiver<Event>,
+    requests: Receiver<Request>,
+    next_look: Instant,
+}
+
+/// Loads the file, starts everything, serves until a signal says stop.
+///
+/// # Errors
+/// [`ConfigErrors`] for a bad file; otherwise what could not be had, with what to do about it.
+pub fn run(options: &Options) -> anyhow::Result<()> {
+    let file = Config::load(&options.config)?;
+    for warning in &file.warnings {
+        log::warn(&warning.to_string(), &[]);
+    }
+    // Before any thread is made: they all inherit the mask.
+    let signals = Signals::take().context("taking signals")?;
+    let mut poll = Poll::new().context("waiting for events")?;
+    let waker = Arc::new(Waker::new(poll.registry(), WAKER).context("waiting for events")?);
+    poll.registry()
+        .register(&mut SourceFd(&signals.fd().as_raw_fd()), SIGNALS, Interest::READABLE)
+        .context("waiting for signals")?;
+    // First of all: another daemon on this socket must not be disturbed.
+    let server = Server::bind(&file.control.socket)?;
+    let state_file = StateFile::new(&file.control.state);
+    let state = state_file.load()?;
+    let (request_sender, requests) = bounded(QUEUE_LEN);
+    let (mut control, _slow) = Control::start(options, file, (state_file, state), &waker, requests)?;
+    let (steps, failed) = control.first_pass()?;
+    let wake = Arc::clone(&waker);
+    let serving = server.serve(
+        request_sender,
+        Box::new(move || drop(wake.wake())),
+        Box::new(|stream| socket::peer_credentials(stream).map(|credentials| credentials.uid)),
+    )?;
+    log::info("ready", &[("node", &control.node), ("objects", &steps), ("not_as_wished", &failed.len())]);
+    notify_systemd("READY=1");
+    let served = control.serve(&mut poll, &signals);
+    notify_systemd("STOPPING=1");
+    control.stop(serving);
+    served
+}
+
+impl Control {
+    fn start(
+        options: &Options,
+        file: Config,
+        (state_file, state): (StateFile, State),
+        waker: &Arc<Waker>,
+        requests: Receiver<Request>,
+    ) -> anyhow::Result<(Self, slow::SlowPath)> {
+        let count = file.datapath.workers.map_or_else(default_workers, usize::from);
+        let node = options.node.clone().or_else(|| file.node.name.clone()).map_or_else(host_name, Ok)?;
+        let (event_sender, events) = bounded(EVENTS);
+        let slow = slow::SlowPath::start().context("starting the slow path")?;
+        let wake = Arc::clone(waker);
+        // A waker that fails means that the process is ending.
+        let wake: Arc<dyn Fn() + Send + Sync> = Arc::new(move || drop(wake.wake()));
+        let workers = Workers::start(count, event_sender, wake, slow.queue()).context("starting workers")?;
+        let seed = random_seed().context("reading random bytes")?;
+        let macs = MacTable::new(file.mac_table.limit, file.mac_table.ageing, seed);
+        let control = Self {
+            node,
+            path: options.config.clone(),
+            running: Running::new(macs, count),
+            directory: Directory::default(),
+            file,
+            state,
+            state_file,
+            workers,
+            seed,
+            started: clock::now(),
+            mtus: BTreeMap::new(),
+            retired: vswitch_core::switch::Counters::default(),
+            events,
+            requests,
+            next_look: Instant::ZERO,
+        };
+        Ok((control, slow))
+    }
+
+    /// The first time everything is made. What the whole node lacks ends the start; one port's trouble does not.
+    fn first_pass(&mut self) -> anyhow::Result<(usize, Vec<Failed>)> {
+        let (steps, failed) = self.reconcile(true, &mut BTreeSet::new())?;
+        self.forget_ended_deletions();
+        let wants_tap = self.running.ports.values().any(|port| port.link.is_none());
+        if wants_tap {
+            ports::tun_available().map_err(|reason| anyhow!("{reason}"))?;
+        }
+        let hopeless = |port: &RunningPort| {
+            port.link.is_none() && port.reason.as_deref().is_some_and(|reason| !is_waiting(reason))
+        };
+        if !self.running.ports.is_empty() && self.running.ports.values().all(hopeless) {
+            let reasons = self.running.ports.values().filter_map(|port| port.reason.clone());
+            return Err(anyhow!("no port can be opened: {}", reasons.into_iter().next().unwrap_or_default()));
+        }
+        if let Some(reason) = self.running.underlay.failed.first() {
+            return Err(anyhow!("{reason}"));
+        }
+        for failed in &failed {
+            log::warn(
+                "not as wished",
+                &[("kind", &failed.kind), ("name", &failed.name), ("reason", &failed.reason)],
+            );
+        }
+        Ok((steps, failed))
+    }
+
+    fn serve(&mut self, poll: &mut Poll, signals: &Signals) -> anyhow::Result<()> {
+        let mut ready = Events::with_capacity(16);
+        loop {
+            let now = clock::now();
+            if now >= self.next_look {
+                self.look_around()?;
+            }
+            let wait = self.next_look.since(clock::now()).max(Duration::from_millis(1));
+            match poll.poll(&mut ready, Some(wait)) {
+                Err(error) if error.kind() != std::io::ErrorKind::Interrupted => return Err(error.into()),
+                _ => {}
+            }
+            while let Some(signal) = signals.next().context("reading signals")? {
+                match signal {
+                    Signal::Hangup => match self.reload() {
+                        Ok(answer) if answer.failed.is_empty() => {
+                            log::info("reloaded", &[("changed", &answer.changed)]);
+                        }
+                        Ok(answer) => {
+                            let first = answer.failed.first().map_or("", |failed| failed.reason.as_str());
+                            let count = answer.failed.len();
+                            log::warn(
+                                "reloaded, not all as wished",
+                                &[("failed", &count), ("first", &first)],
+                            );
+                        }
+                        Err(error) => log::error("reload refused; nothing changed", &[("reason", &error)]),
+                    },
+                    Signal::Terminate | Signal::Interrupt => return Ok(()),
+                }
+            }
+            self.take_events()?;
+            while let Ok(request) = self.requests.try_recv() {
+                let answer = self.answer(&request.call);
+                request.answer(answer);
+            }
+            log::report_suppressed();
+        }
+    }
+
+    /// What workers noticed.
+    fn take_events(&mut self) -> Result<(), PublishError> {
+        let mut lost = false;
+        for _ in 0..EVENTS {
+            match self.events.try_recv() {
+                Ok(Event::Gone(link)) => lost |= self.lost(&link),
+                Ok(Event::Station(station)) => self.directory.note(station, clock::now()),
+                Err(_) => break,
+            }
+        }
+        if lost {
+            self.running.publish(&self.file, &self.workers)?;
+            self.look_around()?;
+        }
+        Ok(())
+    }
+
+    /// Retries what is down and follows the node's addresses.
+    fn look_around(&mut self) -> Result<(), PublishError> {
+        let outcome = self.reconcile(false, &mut BTreeSet::new());
+        let down = self.running.ports.values().any(|port| port.link.is_none() || port.reason.is_some());
+        let underlay = &self.running.underlay;
+        let missing = down || !underlay.waiting.is_empty() || !underlay.failed.is_empty();
+        self.next_look = clock::now().after(if missing { RETRY } else { LOOK_AROUND });
+        outcome.map(|_| ())
+    }
+
+    /// Reads the file again and makes it so, whole or not at all.
+    pub(super) fn reload(&mut self) -> Result<ReloadAnswer, RpcError> {
+        let file = Config::load(&self.path).map_err(|errors| bad_config(&errors))?;
+        let restart = Config::restart_needed(&self.file, &file);
+        if !restart.is_empty() {
+            let keys = restart.join(", ");
+            return Err(RpcError::refused(format!(
+                "a change of {keys} needs a restart; nothing was changed"
+            )));
+        }
+        let mut state = self.state.clone();
+        state.forget(|name| {
+            file.ports.iter().find(|port| port.name == name).map(|port| fingerprint(&port.to_json()))
+        });
+        for port in super::apply::active_file_ports(&file, &state, &self.node).cloned().collect::<Vec<_>>() {
+            // The file wins on a name in both.
+            if state.port(&port.name).is_some() {
+                log::warn(
+                    "the file has a port that was added at run time; the file wins",
+                    &[("port", &port.name)],
+                );
+                state.remove_port(&port.name);
+            }
+        }
+        self.check_together(&file, &state).map_err(RpcError::bad_config)?;
+        self.save(&state)?;
+        let (changed, failed) = self.adopt(file, state).map_err(|error| RpcError::of(&error))?;
+        Ok(ReloadAnswer { changed, failed })
+    }
+
+    /// Whether the ports of the file and those of the state can be together.
+    pub(super) fn check_together(&self, file: &Config, state: &State) -> Result<(), String> {
+        let (desired, failed) = self.desired(file, state);
+        if let Some(failed) = failed.iter().find(|failed| failed.kind == "port") {
+            return Err(format!("port \"{}\", added at run time: {}", failed.name, failed.reason));
+        }
+        let ports: Vec<_> = desired.ports.into_values().collect();
+        file.validate_ports(&ports).map_err(|errors| errors.in_one_line())
+    }
+
+    /// Writes the state before it counts.
+    pub(super) fn save(&self, state: &State) -> Result<(), RpcError> {
+        if *state == self.state {
+            return Ok(());
+        }
+        self.state_file.save(state).map_err(|error| RpcError::of(&error))
+    }
+
+    /// Deletions whose entry in the file changed while the daemon was away.
+    fn forget_ended_deletions(&mut self) {
+        let mut state = self.state.clone();
+        let file = &self.file;
+        let ended = state.forget(|name| {
+            file.ports.iter().find(|port| port.name == name).map(|port| fingerprint(&port.to_json()))
+        });
+        if ended.is_empty() {
+            return;
+        }
+        match self.save(&state) {
+            Ok(()) => self.state = state,
+            Err(error) => log::warn("state not written", &[("reason", &error)]),
+        }
+    }
+
+    fn stop(self, serving: Serving) {
+        log::info("stopping", &[]);
+        serving.stop();
+        self.workers.stop();
+        // The TAPs close with the last setup; what they are in the pods goes with them.
+        drop(self.running);
+        log::info("stopped", &[]);
+        log::report_suppressed();
+    }
+
+    /// Changes what is wished at run time: checked, written, made so, or left exactly as it was.
+    pub(super) fn change(&mut self, state: State, names: &[&str]) -> Result<(), RpcError> {
+        self.check_together(&self.file, &state).map_err(RpcError::refused)?;
+        self.save(&state)?;
+        let before = self.state.clone();
+        let (_, _) = self.adopt(self.file.clone(), state).map_err(|error| RpcError::of(&error))?;
+        let refused = names.iter().find_map(|name| {
+            let port = self.running.ports.get(*name)?;
+            port.reason.clone().filter(|reason| port.link.is_none() && !is_waiting(reason))
+        });
+        let Some(reason) = refused else { return Ok(()) };
+        self.save(&before)?;
+        let _ = self.adopt(self.file.clone(), before).map_err(|error| RpcError::of(&error))?;
+        Err(RpcError::refused(reason))
+    }
+
+    fn answer(&mut self, call: &Call) -> Result<serde_json::Value, RpcError> {
+        super::answers::answer(self, call)
+    }
+}
+
+pub(super) fn bad_config(errors: &ConfigErrors) -> RpcError {
+    let mut lines = errors.iter().map(ToString::to_string);
+    let first = lines.next().unwrap_or_default();
+    RpcError::bad_config(first).because(lines)
+}
+
+/// What `config` asks for and this process may not do, each a sentence.
+#[must_use]
+pub fn missing_privileges(config: &Config) -> Vec<String> {
+    let mut missing = Vec::new();
+    if config.ports.is_empty() {
+        return missing;
+    }
+    if let Err(reason) = ports::tun_available() {
+        missing.push(reason);
+    }
+    let capabilities = privileges();
+    let lacks = |bit: u32| capabilities.is_some_and(|held| held >> bit & 1 == 0);
+    if lacks(CAP_NET_ADMIN) {
+        missing.push("CAP_NET_ADMIN is missing: no TAP can be created or moved".to_owned());
+    }
+    let inside = |port: &&crate::config::PortConfig| {
+        port.netns.is_some() && !(port.addresses.is_empty() && port.gateways.is_empty())
+    };
+    if lacks(CAP_SYS_ADMIN)
+        && let Some(port) = config.ports.iter().find(inside)
+    {
+        missing.push(format!(
+            "CAP_SYS_ADMIN is missing: the addresses of port \"{}\" cannot be set inside its namespace",
+            port.name
+        ));
+    }
+    missing
+}
+
+/// Bits of capabilities(7).
+const CAP_NET_ADMIN: u32 = 12;
+const CAP_SYS_ADMIN: u32 = 21;
+
+/// The effective capabilities of this process; `None` where /proc does not say.
+fn privileges() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    u64::from_str_radix(line.trim(), 16).ok()
+}
+
+fn default_workers() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).min(4)
+}
+
+fn host_name() -> anyhow::Result<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").context("reading the host name")?;
+    Ok(name.trim().to_owned())
+}
+
+fn random_seed() -> std::io::Result<[u64; 2]> {
+    use std::io::Read as _;
+    let mut bytes = [0; 16];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    let (a, b) = bytes.split_at(8);
+    let number = |half: &[u8]| half.iter().fold(0, |n, byte| n << 8 | u64::from(*byte));
+    Ok([number(a), number(b)])
+}
+
+/// Tells systemd, if it started us, how we are (`sd_notify(3)`).
+fn notify_systemd(state: &str) {
+    use std::os::linux::net::SocketAddrExt as _;
+    use std::os::unix::net::{SocketAddr, UnixDatagram};
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    let name = path.as_encoded_bytes();
+    let address = match name.strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name),
+        None => SocketAddr::from_pathname(Path::new(&path)),
+    };
+    // Nobody to tell is no reason to stop.
+    if let (Ok(address), Ok(socket)) = (address, UnixDatagram::unbound()) {
+        let _ = socket.send_to_addr(state.as_bytes(), &address);
+    }
+}

@@ -1,0 +1,247 @@
+//! What runs: ports and peers with their numbers and links, and the workers' setup made of them.
+//!
+//! Not here: what is desired, and how links come to be (see [`super::ports`] and [`super::underlay`]).
+
+use super::plan::Desired;
+use super::underlay::Underlay;
+use crate::config::{Config, PeerConfig, PortConfig};
+use crate::datapath::{PortLink, Setup, StuckError, Workers};
+use crate::link::AnyLink;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::Arc;
+use vswitch_core::port::{Carries, Group, Port, Tunnel};
+use vswitch_core::switch::{Bridge, Topology, TopologyError};
+use vswitch_core::{Attachment, MacTable, PortId};
+
+/// A port that runs, up or down.
+#[derive(Debug)]
+pub(super) struct RunningPort {
+    pub(super) id: PortId,
+    pub(super) config: PortConfig,
+    /// None while it is down.
+    pub(super) link: Option<Arc<PortLink>>,
+    /// Why it is down, or what of its settings the system refused.
+    pub(super) reason: Option<String>,
+}
+
+/// A peer that is configured.
+#[derive(Debug)]
+pub(super) struct RunningPeer {
+    pub(super) id: PortId,
+    pub(super) config: PeerConfig,
+    pub(super) link: Option<Arc<PortLink>>,
+    /// MTU of the path to it.
+    pub(super) mtu: u16,
+}
+
+/// Port numbers: the smallest free one is given out, and one that came back waits behind all others.
+#[derive(Debug, Default)]
+struct Numbers {
+    next: u32,
+    free: VecDeque<PortId>,
+}
+
+impl Numbers {
+    fn take(&mut self) -> Option<PortId> {
+        if let Some(id) = self.free.pop_front() {
+            return Some(id);
+        }
+        let id = PortId::new(self.next)?;
+        self.next += 1;
+        Some(id)
+    }
+}
+
+/// A change that could not be made whole.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PublishError {
+    /// The core refused it.
+    #[error("the configuration does not fit together: {0}")]
+    Topology(#[from] TopologyError),
+    /// A worker is stuck.
+    #[error(transparent)]
+    Stuck(#[from] StuckError),
+}
+
+/// What runs.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) ports: BTreeMap<String, RunningPort>,
+    pub(super) peers: BTreeMap<IpAddr, RunningPeer>,
+    pub(super) underlay: Underlay,
+    pub(super) macs: Arc<MacTable>,
+    pub(super) setup: Arc<Setup>,
+    numbers: Numbers,
+    fresh: Vec<PortId>,
+    workers: usize,
+}
+
+impl Running {
+    /// Nothing, yet, for `workers` workers.
+    pub(super) fn new(macs: MacTable, workers: usize) -> Self {
+        Self {
+            ports: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            underlay: Underlay::default(),
+            macs: Arc::new(macs),
+            setup: Arc::default(),
+            numbers: Numbers::default(),
+            fresh: Vec::new(),
+            workers,
+        }
+    }
+
+    /// The same in the words of what is desired.
+    pub(super) fn as_desired(&self) -> Desired {
+        Desired {
+            ports: self.ports.iter().map(|(name, port)| (name.clone(), port.config.clone())).collect(),
+            peers: self.peers.iter().map(|(address, peer)| (*address, peer.config.clone())).collect(),
+        }
+    }
+
+    /// A number for a new port or peer, bound in the MAC table; `None` when there are too many.
+    pub(super) fn number(&mut self, mac_limit: Option<u32>) -> Option<PortId> {
+        let id = self.numbers.take()?;
+        self.macs.bind(id, mac_limit);
+        self.fresh.push(id);
+        Some(id)
+    }
+
+    /// Takes numbers back that no worker uses any more, and forgets what was learned on them.
+    pub(super) fn release(&mut self, ids: impl IntoIterator<Item = PortId>) {
+        for id in ids {
+            self.macs.forget_port(id);
+            self.numbers.free.push_back(id);
+        }
+    }
+
+    /// The worker that reads the fewest ports.
+    pub(super) fn idlest_worker(&self) -> usize {
+        let mut reads = vec![0_usize; self.workers.max(1)];
+        for link in self.ports.values().filter_map(|port| port.link.as_ref()) {
+            if let Some(count) = reads.get_mut(link.worker) {
+                *count += 1;
+            }
+        }
+        reads.iter().enumerate().min_by_key(|(_, count)| **count).map_or(0, |(worker, _)| worker)
+    }
+
+    /// Gives the workers what runs now, and waits until they all run it.
+    pub(super) fn publish(&mut self, config: &Config, workers: &Workers) -> Result<(), PublishError> {
+        for peer in self.peers.values_mut() {
+            peer.mtu = peer.config.mtu.unwrap_or_else(|| self.underlay.mtu_towards(peer.config.address));
+            let pool = self.underlay.pool_towards(peer.config.address);
+            let current = peer.link.as_ref().and_then(|link| match &link.link {
+                AnyLink::Peer(current) => Some(current.pool()),
+                _ => None,
+            });
+            let same = match (&pool, current) {
+                (Some(pool), Some(current)) => Arc::ptr_eq(pool, current),
+                (None, None) => true,
+                _ => false,
+            };
+            if !same {
+                let link = pool.map(|pool| {
+                    AnyLink::Peer(crate::link::Peer::new(
+                        pool,
+                        (peer.config.address, self.underlay.udp_port()).into(),
+                    ))
+                });
+                peer.link = link.map(|link| Arc::new(PortLink { port: peer.id, worker: 0, link }));
+            }
+        }
+        let ports = self.ports.values().map(|port| core_port(port, config));
+        let peers = self.peers.values().map(|peer| core_peer(peer, self.underlay.udp_port()));
+        let topology = Topology::new(vec![bridge(config)], ports.chain(peers))?;
+        let mut links = Vec::new();
+        links.resize_with(topology.port_numbers(), || None);
+        let up = self.ports.values().map(|port| &port.link).chain(self.peers.values().map(|peer| &peer.link));
+        for link in up.flatten() {
+            links[link.port.index()] = Some(Arc::clone(link));
+        }
+        self.setup = Arc::new(Setup {
+            topology: Arc::new(topology),
+            macs: Some(Arc::clone(&self.macs)),
+            links,
+            receivers: self.underlay.receivers(),
+            fresh: std::mem::take(&mut self.fresh),
+        });
+        workers.apply(&self.setup)?;
+        Ok(())
+    }
+
+    /// Puts another table in place of the one that runs, with as many of its entries as it takes.
+    pub(super) fn replace_macs(&mut self, macs: MacTable, config: &Config, now: vswitch_core::Instant) {
+        for port in self.ports.values() {
+            macs.bind(port.id, mac_limit(config));
+        }
+        for peer in self.peers.values() {
+            macs.bind(peer.id, None);
+        }
+        let mut entries = Vec::new();
+        self.macs.for_each(now, |entry| entries.push(entry));
+        // The youngest first: those are kept when not all fit.
+        entries.sort_by_key(|entry| entry.age);
+        for entry in entries {
+            macs.restore(now, entry);
+        }
+        self.macs = Arc::new(macs);
+    }
+
+    /// The port or peer of that name: a port's name, a peer's name or address.
+    pub(super) fn find(&self, name: &str) -> Option<PortId> {
+        if let Some(port) = self.ports.get(name) {
+            return Some(port.id);
+        }
+        let by_address = name.parse::<IpAddr>().ok().and_then(|address| self.peers.get(&address));
+        let peer =
+            by_address.or_else(|| self.peers.values().find(|peer| peer.config.name.as_deref() == Some(name)));
+        peer.map(|peer| peer.id)
+    }
+
+    /// What a number is called: a port's name or a peer's address.
+    pub(super) fn name_of(&self, id: PortId) -> String {
+        let port = self.ports.iter().find(|(_, port)| port.id == id).map(|(name, _)| name.clone());
+        let peer =
+            || self.peers.iter().find(|(_, peer)| peer.id == id).map(|(address, _)| address.to_string());
+        port.or_else(peer).unwrap_or_else(|| format!("number {id}"))
+    }
+}
+
+/// The bridge that the file describes.
+fn bridge(config: &Config) -> Bridge {
+    Bridge {
+        forward_bpdu: config.switch.forward_bpdu,
+        flood_vlans: config.switch.flood_vlans.clone(),
+        vlan_limit: if config.switch.vlan_limit == 1 { 1 } else { 2 },
+        vnis: config.vnis().collect(),
+    }
+}
+
+/// How many MAC entries a port may hold.
+pub(super) fn mac_limit(config: &Config) -> Option<u32> {
+    let table = &config.mac_table;
+    (table.port_limit <= table.limit).then_some(table.port_limit)
+}
+
+fn core_port(port: &RunningPort, config: &Config) -> Port {
+    let mut core = Port::new(port.id, port.config.attachment());
+    core.priority_tags = port.config.priority_tags;
+    core.mac_limit = mac_limit(config);
+    core
+}
+
+fn core_peer(peer: &RunningPeer, udp_port: u16) -> Port {
+    let tunnel = Tunnel {
+        remote: peer.config.address,
+        udp_port,
+        carries: Carries::PerVni(peer.config.vnis.clone()),
+        inner_vlan: peer.config.inner_vlan,
+        strict: peer.config.strict,
+    };
+    let mut core = Port::new(peer.id, Attachment::Tunnel(tunnel));
+    core.group = Group::MESH;
+    core.mtu = peer.mtu;
+    core
+}

@@ -1,0 +1,141 @@
+//! This node's side of the underlay: which local addresses tunnels use, and the sockets on them.
+//!
+//! An address that is not there yet is waited for. Not here: peers, and what is in a datagram.
+
+use crate::config::{Config, Families};
+use crate::link::{LinkError, UdpPool, UdpReceiver};
+use crate::sys::netlink::Netlink;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+/// One address family's sockets.
+#[derive(Debug)]
+struct Family {
+    address: IpAddr,
+    mtu: u16,
+    pool: Arc<UdpPool>,
+    /// One for each worker.
+    receivers: Vec<Arc<UdpReceiver>>,
+}
+
+/// The sockets that are open, and what is missing.
+#[derive(Debug, Default)]
+pub(super) struct Underlay {
+    families: Vec<Family>,
+    udp_port: u16,
+    /// What the file asks for and the node does not have, each a sentence.
+    pub(super) waiting: Vec<String>,
+    /// What is allowed but hardly meant, each a sentence.
+    pub(super) warnings: Vec<String>,
+    /// Sockets that the system refused, each a sentence.
+    pub(super) failed: Vec<String>,
+    /// Every address of the node: none of them is a peer.
+    pub(super) local: Vec<IpAddr>,
+}
+
+impl Underlay {
+    /// The local tunnel addresses in use.
+    pub(super) fn addresses(&self) -> Vec<IpAddr> {
+        self.families.iter().map(|family| family.address).collect()
+    }
+
+    pub(super) fn families(&self) -> Families {
+        Families {
+            v4: self.families.iter().any(|family| family.address.is_ipv4()),
+            v6: self.families.iter().any(|family| family.address.is_ipv6()),
+        }
+    }
+
+    pub(super) const fn udp_port(&self) -> u16 {
+        self.udp_port
+    }
+
+    fn towards(&self, remote: IpAddr) -> Option<&Family> {
+        self.families.iter().find(|family| family.address.is_ipv4() == remote.is_ipv4())
+    }
+
+    /// The MTU of the interface towards `remote`, as far as is known: 1500 where nothing is.
+    pub(super) fn mtu_towards(&self, remote: IpAddr) -> u16 {
+        self.towards(remote).map_or(1500, |family| family.mtu)
+    }
+
+    /// The smallest MTU of the families in use; `None` while there are none.
+    pub(super) fn mtu(&self) -> Option<u16> {
+        self.families.iter().map(|family| family.mtu).min()
+    }
+
+    pub(super) fn pool_towards(&self, remote: IpAddr) -> Option<Arc<UdpPool>> {
+        self.towards(remote).map(|family| Arc::clone(&family.pool))
+    }
+
+    /// The receiving sockets by worker.
+    pub(super) fn receivers(&self) -> Vec<Vec<Arc<UdpReceiver>>> {
+        let workers = self.families.iter().map(|family| family.receivers.len()).max().unwrap_or(0);
+        (0..workers)
+            .map(|worker| self.families.iter().filter_map(|f| f.receivers.get(worker).cloned()).collect())
+            .collect()
+    }
+
+    /// Looks at the node's addresses and opens or closes sockets so that they are what `config` asks for; whether
+    /// anything changed. Sockets whose address stays are not touched.
+    pub(super) fn refresh(&mut self, config: &Config, workers: usize) -> io::Result<bool> {
+        let Some(wish) = &config.underlay else {
+            let changed = !self.families.is_empty();
+            *self = Self::default();
+            return Ok(changed);
+        };
+        let assigned = Netlink::open()?.addresses()?;
+        self.local = assigned.iter().map(|a| a.address).collect();
+        self.udp_port = wish.port;
+        let chosen = wish.choose(&self.local);
+        self.waiting =
+            chosen.waiting.iter().map(|spec| format!("no local address matches {spec} yet")).collect();
+        self.warnings = chosen
+            .several
+            .iter()
+            .map(|(spec, all)| {
+                let all: Vec<String> = all.iter().map(ToString::to_string).collect();
+                format!("several local addresses match {spec}: {}; the first is used", all.join(", "))
+            })
+            .collect();
+        let mut changed = false;
+        self.families.retain(|family| {
+            let kept = chosen.addresses.contains(&family.address);
+            changed |= !kept;
+            kept
+        });
+        self.failed.clear();
+        for address in chosen.addresses {
+            let interface_mtu = assigned.iter().find(|a| a.address == address).map(|a| a.mtu);
+            let mtu = wish.mtu.or_else(|| interface_mtu.map(|mtu| u16::try_from(mtu).unwrap_or(u16::MAX)));
+            let mtu = mtu.unwrap_or(1500);
+            if let Some(family) = self.families.iter_mut().find(|family| family.address == address) {
+                changed |= family.mtu != mtu;
+                family.mtu = mtu;
+                continue;
+            }
+            match open(address, wish.port, wish.send_sockets, workers) {
+                Ok((pool, receivers)) => {
+                    self.families.push(Family { address, mtu, pool, receivers });
+                    changed = true;
+                }
+                Err(error) => self.failed.push(error.to_string()),
+            }
+        }
+        Ok(changed)
+    }
+}
+
+/// What each receiving socket asks the kernel to hold for it, in bytes.
+const RECEIVE_QUEUE: u32 = 4 << 20;
+
+type Sockets = (Arc<UdpPool>, Vec<Arc<UdpReceiver>>);
+
+fn open(address: IpAddr, port: u16, send_sockets: u16, workers: usize) -> Result<Sockets, LinkError> {
+    let receivers = UdpReceiver::open_all(SocketAddr::new(address, port), workers, RECEIVE_QUEUE)?;
+    // Another process's pool begins elsewhere, so that two nodes on one host do not try the same ports.
+    let start = u16::try_from(std::process::id() * 64 % 16_384).unwrap_or(0);
+    let pool = UdpPool::open(address, usize::from(send_sockets), start)?;
+    Ok((Arc::new(pool), receivers.into_iter().map(Arc::new).collect()))
+}

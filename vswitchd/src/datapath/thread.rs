@@ -1,0 +1,353 @@
+//! One worker's loop.
+//!
+//! Readiness is edge-triggered: a source that became ready stays on the worker's own list until it is found
+//! drained, and each round serves every source on it once, at most a batch, so no port starves another.
+
+use super::clock;
+use super::setup::{PortLink, Setup};
+use super::workers::{Command, Load, Snapshot};
+use crate::link::{Link as _, Received, Scratch, Sent};
+use crossbeam_channel::{Receiver, Sender, TrySendError};
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::sync::Arc;
+use std::time::Duration;
+use vswitch_core::switch::{StationEvent, Worker};
+use vswitch_core::verdict::Why;
+use vswitch_core::{Batch, DropReason, Instant, PortId, TxList};
+
+/// Frames a source may deliver before the next one's turn.
+const BATCH: usize = 32;
+/// How often background work is done.
+const TICK: Duration = Duration::from_secs(1);
+/// Rounds that a stopping worker grants to what the kernel still holds.
+const DRAIN_ROUNDS: usize = 256;
+/// How much of a refused frame the slow path sees: what an ICMPv6 error may quote (RFC 4443 §2.4), and headers.
+pub(super) const PUNT_LEN: usize = 1280 + 32;
+
+pub(super) const WAKER: Token = Token(0);
+
+/// What a worker tells the control thread.
+#[derive(Debug)]
+pub enum Event {
+    /// The thing behind a link does not exist any more.
+    Gone(Arc<PortLink>),
+    /// A station was learned or moved.
+    Station(StationEvent),
+}
+
+/// A frame for the slow path.
+#[derive(Debug)]
+pub struct Punted {
+    /// The link it came in by; an answer leaves there.
+    pub link: Arc<PortLink>,
+    /// What is asked.
+    pub why: Why,
+    /// The frame's first bytes.
+    pub bytes: [u8; PUNT_LEN],
+    /// How many of them count.
+    pub len: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    Port(PortId),
+    /// The nth receiving socket of this worker.
+    Underlay(usize),
+}
+
+impl Source {
+    const fn token(self) -> Token {
+        match self {
+            Self::Port(port) => Token(1 + 2 * port.index()),
+            Self::Underlay(n) => Token(2 + 2 * n),
+        }
+    }
+
+    fn of(token: Token) -> Option<Self> {
+        let n = token.0.checked_sub(1)?;
+        if n % 2 == 0 {
+            PortId::new(u32::try_from(n / 2).ok()?).map(Self::Port)
+        } else {
+            Some(Self::Underlay(n / 2))
+        }
+    }
+}
+
+/// Where a worker's messages go.
+#[derive(Clone)]
+pub(super) struct Outlets {
+    pub(super) events: Sender<Event>,
+    pub(super) wake_control: Arc<dyn Fn() + Send + Sync>,
+    pub(super) punts: Sender<Punted>,
+}
+
+pub(super) struct Thread {
+    number: usize,
+    poll: Poll,
+    commands: Receiver<Command>,
+    outlets: Outlets,
+    setup: Arc<Setup>,
+    worker: Option<Worker>,
+    batch: Batch,
+    tx: TxList,
+    scratch: Scratch,
+    /// Sources that may have something, each once.
+    ready: VecDeque<Source>,
+    load: Load,
+}
+
+impl Thread {
+    pub(super) fn new(number: usize, poll: Poll, commands: Receiver<Command>, outlets: Outlets) -> Self {
+        Self {
+            number,
+            poll,
+            commands,
+            outlets,
+            setup: Arc::default(),
+            worker: None,
+            batch: Batch::new(BATCH),
+            tx: TxList::new(),
+            scratch: Scratch::default(),
+            ready: VecDeque::new(),
+            load: Load::default(),
+        }
+    }
+
+    /// Runs until told to stop.
+    pub(super) fn run(mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(256);
+        let mut next_tick = clock::now().after(TICK);
+        loop {
+            let wait = if self.ready.is_empty() { next_tick.since(clock::now()) } else { Duration::ZERO };
+            match self.poll.poll(&mut events, Some(wait)) {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+                _ => {}
+            }
+            let began = clock::now();
+            for event in &events {
+                if let Some(source) = Source::of(event.token())
+                    && !self.ready.contains(&source)
+                {
+                    self.ready.push_back(source);
+                }
+            }
+            while let Ok(command) = self.commands.try_recv() {
+                if !self.obey(command) {
+                    self.drain();
+                    return Ok(());
+                }
+            }
+            self.round(began);
+            let ended = clock::now();
+            if ended >= next_tick {
+                next_tick = ended.after(TICK);
+                if let Some(worker) = &mut self.worker {
+                    worker.tick(ended);
+                }
+            }
+            self.load.busy += ended.since(began);
+        }
+    }
+
+    /// Serves every ready source once.
+    fn round(&mut self, now: Instant) {
+        for _ in 0..self.ready.len() {
+            let Some(source) = self.ready.pop_front() else { return };
+            if self.serve(source, now) {
+                self.ready.push_back(source);
+            }
+        }
+    }
+
+    /// Everything that is already there still leaves, within reason.
+    fn drain(&mut self) {
+        for _ in 0..DRAIN_ROUNDS {
+            if self.ready.is_empty() {
+                return;
+            }
+            self.round(clock::now());
+        }
+    }
+
+    /// One batch from one source; whether it may have more.
+    fn serve(&mut self, source: Source, now: Instant) -> bool {
+        let Some(worker) = &mut self.worker else { return false };
+        self.batch.clear();
+        let (received, at) = match source {
+            Source::Port(port) => match self.setup.link(port) {
+                Some(link) => (link.link.receive(port, &mut self.batch), Some(port)),
+                None => return false,
+            },
+            Source::Underlay(n) => match self.setup.receivers.get(self.number).and_then(|mine| mine.get(n)) {
+                Some(receiver) => (receiver.receive(&mut self.batch), None),
+                None => return false,
+            },
+        };
+        let Received { drained, gone, overflow, truncated, .. } = received;
+        if overflow > 0 {
+            worker.counters_mut().drop(at, DropReason::RxOverflow, overflow);
+        }
+        if truncated > 0 {
+            worker.counters_mut().drop(at, DropReason::RxTruncated, truncated);
+        }
+        if !self.batch.is_empty() {
+            worker.forward(now, &self.batch, &mut self.tx);
+            self.send();
+            self.report();
+        }
+        if gone && let Source::Port(port) = source {
+            self.lose(port);
+        }
+        !drained && !gone
+    }
+
+    /// Sends all that is queued; a link that refuses or is full costs only its own frames.
+    fn send(&mut self) {
+        let Some(worker) = &mut self.worker else { return };
+        let mut lost = None;
+        for &port in self.tx.ports() {
+            let Some(link) = self.setup.link(port) else {
+                let frames = self.tx.records(port).count() as u64;
+                worker.counters_mut().drop(Some(port), DropReason::LinkDown, frames);
+                continue;
+            };
+            let Sent { ok, bytes, would_block, refused, too_big, bad_offload, gone } =
+                link.link.send(&self.batch, &self.tx, port, &mut self.scratch);
+            let counters = worker.counters_mut();
+            counters.sent(port, ok, bytes);
+            for (reason, frames) in [
+                (DropReason::TxFull, would_block),
+                (DropReason::TxError, refused),
+                (DropReason::TooBig, too_big),
+                (DropReason::BadOffload, bad_offload),
+            ] {
+                if frames > 0 {
+                    counters.drop(Some(port), reason, frames);
+                }
+            }
+            if gone {
+                lost = Some(port);
+            }
+        }
+        self.tx.clear();
+        if let Some(port) = lost {
+            self.lose(port);
+        }
+    }
+
+    /// Passes on what forwarding noticed.
+    fn report(&mut self) {
+        let Some(worker) = &mut self.worker else { return };
+        for punt in worker.punts() {
+            let Some(link) = self.setup.link(punt.port) else { continue };
+            let frame = self.batch.bytes(punt.frame).get(punt.from..).unwrap_or_default();
+            let len = frame.len().min(PUNT_LEN);
+            let mut bytes = [0; PUNT_LEN];
+            bytes[..len].copy_from_slice(&frame[..len]);
+            // A full queue costs the answer, not the frame: that is counted already.
+            let _ = self.outlets.punts.try_send(Punted { link: Arc::clone(link), why: punt.why, bytes, len });
+        }
+        let mut told = false;
+        let mut lost = 0;
+        for event in worker.events() {
+            match self.outlets.events.try_send(Event::Station(event)) {
+                Ok(()) => told = true,
+                Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => lost += 1,
+            }
+        }
+        worker.counters_mut().events_lost += lost;
+        if told {
+            (self.outlets.wake_control)();
+        }
+    }
+
+    /// The thing behind a port's link is gone: stop listening to it and say so.
+    fn lose(&self, port: PortId) {
+        if let Some(link) = self.setup.link(port) {
+            if link.worker == self.number {
+                self.unwatch(link.link.fd());
+            }
+            // The control thread takes these all day; should its queue be full, the next frame says it again.
+            let _ = self.outlets.events.try_send(Event::Gone(Arc::clone(link)));
+            (self.outlets.wake_control)();
+        }
+    }
+
+    /// Carries out one command; `false` to stop.
+    fn obey(&mut self, command: Command) -> bool {
+        match command {
+            Command::Apply(setup, done) => {
+                self.apply(setup);
+                // Nobody waits any more when the control thread has given up.
+                let _ = done.send(self.number);
+            }
+            Command::Snapshot(reply) => {
+                let counters =
+                    self.worker.as_ref().map(|worker| worker.counters().clone()).unwrap_or_default();
+                let _ = reply.send(Snapshot { worker: self.number, counters, load: self.load });
+            }
+            Command::Stop => return false,
+        }
+        true
+    }
+
+    fn apply(&mut self, setup: Arc<Setup>) {
+        let old = std::mem::replace(&mut self.setup, setup);
+        let new = Arc::clone(&self.setup);
+        let Some(macs) = new.macs.clone() else { return };
+        match &mut self.worker {
+            Some(worker) => worker.apply(Arc::clone(&new.topology), macs),
+            None => self.worker = Some(Worker::new(Arc::clone(&new.topology), macs)),
+        }
+        if let Some(worker) = &mut self.worker {
+            for port in &new.fresh {
+                worker.counters_mut().reset_port(*port);
+            }
+        }
+        let mine = |link: &&Arc<PortLink>| link.worker == self.number;
+        let kept = |link: &Arc<PortLink>, in_setup: &Setup| {
+            in_setup.link(link.port).is_some_and(|other| Arc::ptr_eq(other, link))
+        };
+        for link in old.links.iter().flatten().filter(mine).filter(|link| !kept(link, &new)) {
+            self.unwatch(link.link.fd());
+            self.ready.retain(|source| *source != Source::Port(link.port));
+        }
+        for link in new.links.iter().flatten().filter(mine).filter(|link| !kept(link, &old)) {
+            self.watch(link.link.fd(), Source::Port(link.port));
+            self.ready.push_back(Source::Port(link.port));
+        }
+        let sockets = |setup: &Setup| setup.receivers.get(self.number).cloned().unwrap_or_default();
+        let (before, after) = (sockets(&old), sockets(&new));
+        let same = before.len() == after.len() && before.iter().zip(&after).all(|(a, b)| Arc::ptr_eq(a, b));
+        if !same {
+            before.iter().for_each(|socket| self.unwatch(Some(socket.fd())));
+            self.ready.retain(|source| !matches!(source, Source::Underlay(_)));
+            for (n, socket) in after.iter().enumerate() {
+                self.watch(Some(socket.fd()), Source::Underlay(n));
+                self.ready.push_back(Source::Underlay(n));
+            }
+        }
+    }
+
+    fn watch(&self, fd: Option<BorrowedFd<'_>>, source: Source) {
+        if let Some(fd) = fd {
+            // A descriptor that cannot be watched is dead; reading it will say so.
+            let _ = self.poll.registry().register(
+                &mut SourceFd(&fd.as_raw_fd()),
+                source.token(),
+                Interest::READABLE,
+            );
+        }
+    }
+
+    fn unwatch(&self, fd: Option<BorrowedFd<'_>>) {
+        if let Some(fd) = fd {
+            // One that is not watched any more is what is wanted.
+            let _ = self.poll.registry().deregister(&mut SourceFd(&fd.as_raw_fd()));
+        }
+    }
+}
