@@ -7,3 +7,6 @@ pub mod offload_body;
 pub mod pcap;
 pub mod reference;
 pub mod rng;
+//! Support for tests.
+
+pub mod config_body;

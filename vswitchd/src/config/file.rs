@@ -49,7 +49,7 @@ impl Value {
             Self::String(_) => "a string",
             Self::Integer(_) => "a number",
             Self::Number(_) => "not a whole number of 64 bits",
-            Self::Boolean(_) => "true or false",
+            Self::Boolean(_) => "a boolean",
             Self::Datetime(_) => "a date",
             Self::Array(_) => "an array",
             Self::Table(_) => "a table",

@@ -257,7 +257,7 @@ impl Config {
         self.read_control(file);
         self.read_datapath(file);
         self.read_switch(file);
-        for (segment, span) in segment::read(file) {
+        for (segment, _, span) in segment::read(file) {
             if let Some(place) = file.report.place(span.map(|span| span.start)) {
                 self.places.segments.insert(segment.name.clone(), place);
             }

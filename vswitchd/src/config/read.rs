@@ -313,7 +313,7 @@ impl<'a> Field<'a> {
     /// The items of an array, or the one value that stands for an array of one.
     pub(super) fn one_or_more(&self) -> Option<Vec<Self>> {
         let items = if matches!(self.node.value, Value::Array(_)) { self.items()? } else { vec![*self] };
-        if items.is_empty() { self.refuse("is empty; leave it out instead") } else { Some(items) }
+        if items.is_empty() { self.refuse("is empty; at least one is expected") } else { Some(items) }
     }
 
     /// A name: 1..=`max` bytes, neither white space nor control characters.

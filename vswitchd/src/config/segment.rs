@@ -3,7 +3,7 @@
 //! Not here: which ports and peers carry them.
 
 use super::Config;
-use super::file::Span;
+use super::file::{Span, Table};
 use super::read::{Report, Section};
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
@@ -37,8 +37,11 @@ impl SegmentConfig {
     }
 }
 
+/// A good segment, as typed, and where its table begins.
+pub(super) type Read<'a> = (SegmentConfig, &'a Table, Option<&'a Span>);
+
 /// Reads every `[[segment]]`: those that are good, sorted by VLAN.
-pub(super) fn read(file: &Section<'_>) -> Vec<(SegmentConfig, Option<Span>)> {
+pub(super) fn read<'a>(file: &Section<'a>) -> Vec<Read<'a>> {
     let mut segments = Vec::new();
     for (number, table, span) in file.tables("segment") {
         let subject = match table.text("name") {
@@ -47,10 +50,10 @@ pub(super) fn read(file: &Section<'_>) -> Vec<(SegmentConfig, Option<Span>)> {
         };
         let section = Section::new("segment", subject, table, span, file.report);
         if let Some(segment) = read_one(&section) {
-            segments.push((segment, span.cloned()));
+            segments.push((segment, table, span));
         }
     }
-    segments.sort_by_key(|(segment, _)| *segment.vlans.start());
+    segments.sort_by_key(|(segment, ..)| *segment.vlans.start());
     refuse_clashes(&segments, file.report);
     segments
 }
@@ -84,21 +87,22 @@ fn read_one(section: &Section<'_>) -> Option<SegmentConfig> {
 }
 
 /// Two segments may share neither a name nor a VLAN nor a VNI. The later one in the file is at fault.
-fn refuse_clashes(by_vlan: &[(SegmentConfig, Option<Span>)], report: &Report<'_>) {
-    let start = |i: usize| by_vlan[i].1.as_ref().map_or(0, |span| span.start);
+fn refuse_clashes(by_vlan: &[Read<'_>], report: &Report<'_>) {
+    let start = |i: usize| by_vlan[i].2.map_or(0, |span| span.start);
     let refuse = |i: usize, j: usize, key: &str, clash: &dyn Fn(&str) -> String| {
         let (earlier, later) = if start(i) <= start(j) { (i, j) } else { (j, i) };
-        let (segment, span) = &by_vlan[later];
+        let (segment, table, _) = &by_vlan[later];
+        let span = table.get(key).and_then(|node| node.span.as_ref());
         let reason = format!("segment {:?}: {}", segment.name, clash(&by_vlan[earlier].0.name));
-        report.error(span.as_ref(), format!("segment.{key}"), reason);
+        report.error(span, format!("segment.{key}"), reason);
     };
     let mut names: HashMap<&str, usize> = HashMap::new();
-    for (i, (segment, _)) in by_vlan.iter().enumerate() {
+    for (i, (segment, ..)) in by_vlan.iter().enumerate() {
         if let Some(j) = names.insert(&segment.name, i) {
             refuse(i, j, "name", &|_| "name is given to two segments; names are unique".to_owned());
         }
     }
-    for (i, (segment, _)) in by_vlan.iter().enumerate() {
+    for (i, (segment, ..)) in by_vlan.iter().enumerate() {
         // `tenants-137` is what member 137 of the range `tenants` is called already.
         let member = segment.name.rsplit_once('-').and_then(|(name, number)| {
             let j = *names.get(name)?;
@@ -110,7 +114,7 @@ fn refuse_clashes(by_vlan: &[(SegmentConfig, Option<Span>)], report: &Report<'_>
         }
     }
     let mut reach: Option<usize> = None;
-    for (i, (segment, _)) in by_vlan.iter().enumerate() {
+    for (i, (segment, ..)) in by_vlan.iter().enumerate() {
         if let Some(j) = reach.filter(|j| by_vlan[*j].0.vlans.end() >= segment.vlans.start()) {
             let vlan = segment.vlans.start();
             refuse(i, j, "vlan", &|other| format!("vlan {vlan} belongs to segment {other:?} already"));
