@@ -146,12 +146,17 @@ impl Holder<'_> {
             return Some(slot);
         }
         both().find_map(|slot| {
-            let (a, b) = t.slots.places(t.slots.key(slot));
-            let other = if Slots::slots_of(a).contains(&slot) { b } else { a };
-            let (vacant, _) = t.slots.vacancy(other)?;
-            self.displace(slot, vacant);
+            self.displace(slot, self.other_place(slot)?);
             Some(slot)
         })
+    }
+
+    /// A vacant slot in the other bucket of the entry in `slot`.
+    fn other_place(&self, slot: u32) -> Option<u32> {
+        let t = self.table;
+        let (a, b) = t.slots.places(t.slots.key(slot));
+        let other = if Slots::slots_of(a).contains(&slot) { b } else { a };
+        t.slots.vacancy(other).map(|(vacant, _)| vacant)
     }
 
     /// Moves an entry to a vacant slot of its other bucket. It is in both for a moment and never in neither;
@@ -427,12 +432,14 @@ impl Holder<'_> {
         }
         let tenant = Value::new(t.statics[port].get(), true, true, tick);
         let key = key_of(index, mac);
-        if let Some(slot) = t.slots.position(key) {
-            if insist || self.table.is_void(slot, tick) {
+        match t.slots.position(key) {
+            Some(slot) if t.is_void(slot, tick) => self.clear(slot),
+            Some(_) if !insist => return Err(AddError::Full),
+            Some(slot) => {
                 self.change(slot, tenant);
                 return Ok(());
             }
-            return Err(AddError::Full);
+            None => {}
         }
         if t.len.get() >= t.limit {
             self.tidy(tick);
@@ -486,4 +493,26 @@ impl Holder<'_> {
 
 fn owner(value: Value) -> u32 {
     if value.is_static() { STATICS } else { value.handle() }
+}
+
+/// Steps that the model needs one at a time.
+#[cfg(loom)]
+impl Holder<'_> {
+    /// Displaces the entry of a key to its other bucket, if that has a vacant slot.
+    pub(super) fn displace_key(&self, segment: usize, mac: u64) -> bool {
+        let t = self.table;
+        let Some(slot) = t.slots.position(key_of(t.index_of[segment].get(), mac)) else { return false };
+        let Some(vacant) = self.other_place(slot) else { return false };
+        self.displace(slot, vacant);
+        true
+    }
+
+    /// Flushes `from` and gives its index to `to`, as if all others were in use.
+    pub(super) fn reuse_index(&self, from: usize, to: usize) {
+        let t = self.table;
+        let old = t.index_of[from].get();
+        self.flush_segment(from);
+        self.sweep(t.tick.get(), usize::MAX);
+        self.publish(to, old);
+    }
 }

@@ -13,6 +13,7 @@ use crate::time::Instant;
 use crate::wire::ethernet::Mac;
 use crate::wire::vlan::Vlan;
 use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
 use core::fmt;
 use core::time::Duration;
 pub use entry::{AddError, Entry, EntryState, Learned, Refused};
@@ -122,6 +123,18 @@ impl MacTable {
             ageing,
             seed,
         )
+    }
+
+    /// Displaces the entry of a key to its other bucket, if that has a vacant slot.
+    #[cfg(loom)]
+    pub fn displace(&self, segment: Segment, mac: Mac) -> bool {
+        self.hold().displace_key(segment.index(), mac.as_u64())
+    }
+
+    /// Flushes `from` and gives its index to `to`, as if all others were in use.
+    #[cfg(loom)]
+    pub fn reuse_index(&self, from: Segment, to: Segment) {
+        self.hold().reuse_index(from.index(), to.index());
     }
 
     fn with_shape(shape: &Shape, ageing: Duration, seed: [u64; 2]) -> Self {
@@ -282,12 +295,7 @@ impl MacTable {
             Some(hit) if hit.value.is_static() => return Learned::Refused(Refused::Static),
             _ => {}
         }
-        let room = self.quota_of(own) > 0
-            && (hit.is_some()
-                || self.learned_by(own) >= self.quota_of(own)
-                || self.len() < self.limit
-                || self.giver(own).is_some()
-                || self.order.is_exact() && self.has_void(tick));
+        let room = self.quota_of(own) > 0 && (hit.is_some() || self.would_have_room(tick, own));
         match hit.and_then(|hit| PortId::new(hit.port)) {
             _ if !room => Learned::Refused(Refused::Full),
             Some(from) => Learned::Moved { from },
@@ -296,7 +304,7 @@ impl MacTable {
     }
 
     /// Sets an entry that neither ages nor moves, in place of whatever was known of that station. When the
-    /// table is full the port with the most entries gives one up.
+    /// table is full the port with the most entries gives one up, as of the latest sweep or change.
     ///
     /// # Errors
     /// [`AddError`]: the table is full of static entries, or the address or port cannot have one.
@@ -407,8 +415,12 @@ impl MacTable {
                     }
                     return Some(Hit { slot: found.slot, value: found.value, port });
                 }
-                None if self.displaced.load(Ordering::Acquire) == displaced => return None,
-                None => {}
+                None => {
+                    let moved = self.displaced.load(Ordering::Acquire) != displaced;
+                    if !moved && index_word.load(Ordering::Relaxed) == index {
+                        return None;
+                    }
+                }
             }
         }
         None
@@ -471,9 +483,25 @@ impl MacTable {
         }
     }
 
-    /// Whether a sweep would find something.
-    fn has_void(&self, tick: u32) -> bool {
-        (0..self.slots.count()).any(|slot| !self.slots.value(slot).is_vacant() && self.is_void(slot, tick))
+    /// Whether one more entry of `port` would find room. A small table is swept before anything is given
+    /// up, so only what is alive counts there.
+    fn would_have_room(&self, tick: u32, port: usize) -> bool {
+        if self.learned_by(port) > 0 || self.len() < self.limit || !self.order.is_exact() {
+            return self.len() < self.limit || self.giver(port).is_some();
+        }
+        // By port: what it has, and how much of that could be given up.
+        let mut alive = BTreeMap::new();
+        for slot in 0..self.slots.count() {
+            let value = self.slots.value(slot);
+            if !value.is_vacant() && !self.is_void(slot, tick) {
+                let (all, learned) = alive.entry(self.port_behind(value)).or_insert((0, 0));
+                *all += 1;
+                *learned += u32::from(!value.is_static());
+            }
+        }
+        let own = alive.iter().find(|(of, _)| **of as usize == port + 1).map_or(0, |(_, (all, _))| *all);
+        alive.values().map(|(all, _)| *all).sum::<u32>() < self.limit
+            || alive.values().any(|(all, learned)| *all > own && *learned > 0)
     }
 
     /// Whether an entry is of no use: its handle or index is struck out, or it has aged out.

@@ -249,14 +249,14 @@ impl Slots {
     /// The same key under other facts.
     pub(super) fn change(&self, slot: u32, tenant: Value) {
         let now = self.value(slot);
-        self.value_word(slot).store(now.tenant(tenant).0, Ordering::Release);
+        self.value_word(slot).swap(now.tenant(tenant).0, Ordering::Release);
     }
 
     /// Takes the tenant out: the value first, under a new version, so that a reader that saw it before and
     /// looks again knows.
     pub(super) fn vacate(&self, slot: u32) {
         let now = self.value(slot);
-        self.value_word(slot).store(now.vacated().0, Ordering::Release);
+        self.value_word(slot).swap(now.vacated().0, Ordering::Release);
         self.key_word(slot).store(0, Ordering::Release);
     }
 }
