@@ -56,8 +56,10 @@ pub fn in_lab(test: &str, body: impl FnOnce(&Lab)) {
     let program = std::env::current_exe().expect("a test knows its own binary");
     let mut command = unshare(&["sh", "-c", script]);
     command.arg(program).args(["--exact", test, "--nocapture"]).env(INSIDE, "1");
-    let status = command.status().expect("unshare was there a moment ago");
-    assert!(status.success(), "{test}, started again in a user namespace: {status}");
+    let output = command.output().expect("unshare was there a moment ago");
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    let passed = output.status.success() && text.contains("1 passed");
+    assert!(passed, "{test}, started again in a user namespace: {}\n{text}", output.status);
 }
 
 /// Where namespaces come from.

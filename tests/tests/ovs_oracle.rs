@@ -2,6 +2,7 @@
 //!
 //! Open vSwitch reads one tag (`vlan-limit=1`), has no memory between two cases, and its own view of DEI (it loses
 //! it), so frames here have none. Where we mean something else than Open vSwitch, a test of its own says so.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::collections::BTreeSet;
 use vswitch_core::port::{Attachment, Port, PortId, PriorityTags, VlanSet};
