@@ -231,10 +231,8 @@ impl Attachment {
     /// A trunk with a native VLAN, with the set put right: the native VLAN in, VLAN 0 out unless native.
     #[must_use]
     pub fn native(vlan: Vlan, tagged: bool, mut vlans: VlanSet) -> Self {
-        if vlan != Vlan::UNTAGGED {
-            vlans.remove(Vlan::UNTAGGED);
-            vlans.insert(vlan);
-        }
+        vlans.remove(Vlan::UNTAGGED);
+        vlans.insert(vlan);
         Self::Trunk { vlans, native: Some(Native { vlan, tagged }) }
     }
 
@@ -329,7 +327,7 @@ mod tests {
         else {
             panic!()
         };
-        assert!(!vlans.contains(Vlan::UNTAGGED));
+        assert!(vlans.contains(Vlan::UNTAGGED));
     }
 
     #[test]

@@ -37,14 +37,12 @@ drop_reasons! {
     ShortFrame = "short_frame", "the frame is shorter than an Ethernet header";
     /// More bytes than any link carries.
     LongFrame = "long_frame", "the frame is longer than the switch carries";
-    /// The source has the group bit.
-    SourceGroup = "source_group", "the source is a group address";
-    /// The source is all zero.
-    SourceZero = "source_zero", "the source address is zero";
     /// 01-80-C2-00-00-00…0F without `forward_bpdu`.
     ReservedGroup = "reserved_group", "the destination is reserved for bridges (01-80-C2-00-00-00 to 0F) and forward_bpdu is off";
     /// VID 4095.
     VlanReserved = "vlan_reserved", "the tag says VLAN 4095, which is reserved";
+    /// A tag cut short.
+    VlanTruncated = "vlan_truncated", "the frame ends inside a VLAN tag or before the type behind it";
     /// A tag on an access port.
     VlanTaggedOnAccess = "vlan_tagged_on_access", "a tagged frame arrived on an access port";
     /// A VLAN the trunk does not carry.
@@ -94,6 +92,20 @@ drop_reasons! {
 impl DropReason {
     /// How many there are.
     pub const COUNT: usize = Self::ALL.len();
+
+    /// Whether it is counted where the frame came in, not where it should have left.
+    #[must_use]
+    pub const fn is_ingress(self) -> bool {
+        !matches!(
+            self,
+            Self::VlanNotOnEgress
+                | Self::TooBig
+                | Self::LinkDown
+                | Self::TxFull
+                | Self::TxError
+                | Self::BadOffload
+        )
+    }
 
     /// The counter's place.
     #[must_use]

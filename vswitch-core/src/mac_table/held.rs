@@ -34,7 +34,7 @@ impl Holder<'_> {
         let key = key_of(index, mac);
         if let Some(slot) = t.slots.position(key) {
             let value = t.slots.value(slot);
-            if !self.is_void(slot, tick) {
+            if !self.table.is_void(slot, tick) {
                 return self.learn_known(tick, slot, value, own, port);
             }
             self.clear(slot);
@@ -121,7 +121,7 @@ impl Holder<'_> {
     fn give_up(&self, tick: u32, handle: u32) -> bool {
         let t = self.table;
         let value = |slot| t.slots.value(slot);
-        match t.order.least_recent(handle, tick, value, |slot| self.is_void(slot, tick)) {
+        match t.order.least_recent(handle, tick, value, |slot| self.table.is_void(slot, tick)) {
             Some(slot) => {
                 self.clear(slot);
                 true
@@ -141,7 +141,7 @@ impl Holder<'_> {
             (None, None) => {}
         }
         let both = || Slots::slots_of(first).chain(Slots::slots_of(second));
-        if let Some(slot) = both().find(|slot| self.is_void(*slot, tick)) {
+        if let Some(slot) = both().find(|slot| self.table.is_void(*slot, tick)) {
             self.clear(slot);
             return Some(slot);
         }
@@ -207,15 +207,6 @@ impl Holder<'_> {
         t.ranks.rank(port, (t.learned_by(port) > 0).then(|| t.weight(port)));
     }
 
-    /// Whether the entry is of no use: its handle or index is struck out, or it has aged out.
-    fn is_void(&self, slot: u32, tick: u32) -> bool {
-        let t = self.table;
-        let value = t.slots.value(slot);
-        t.port_of[value.handle() as usize].get() == 0
-            || t.segment_of[index_in(t.slots.key(slot))].get() == 0
-            || t.has_aged(value, tick)
-    }
-
     pub(super) fn sweep(&self, tick: u32, buckets: usize) {
         let t = self.table;
         t.tick.set(tick);
@@ -225,7 +216,7 @@ impl Holder<'_> {
         let from = low(swept) & (all - 1);
         for bucket in from..from + buckets {
             for slot in Slots::slots_of(bucket & (all - 1)) {
-                if !t.slots.value(slot).is_vacant() && self.is_void(slot, tick) {
+                if !t.slots.value(slot).is_vacant() && self.table.is_void(slot, tick) {
                     self.clear(slot);
                 }
             }
@@ -294,7 +285,11 @@ impl Holder<'_> {
             self.replenish();
             t.learned[port].set(self.take_handle(port).unwrap_or(0));
         }
-        while t.held_by[own as usize].get() > t.quota_of(port) && self.give_up(tick, own) {}
+        let over = || t.held_by[own as usize].get() > t.quota_of(port);
+        if over() {
+            self.tidy(tick);
+        }
+        while over() && self.give_up(tick, own) {}
     }
 
     pub(super) fn forget_port(&self, port: usize) {
@@ -391,7 +386,8 @@ impl Holder<'_> {
     fn copy_statics(&self, old: u32, fresh: u32) -> bool {
         let t = self.table;
         let tick = t.tick.get();
-        let of_old = |slot: &u32| index_in(t.slots.key(*slot)) == old as usize && !self.is_void(*slot, tick);
+        let of_old =
+            |slot: &u32| index_in(t.slots.key(*slot)) == old as usize && !self.table.is_void(*slot, tick);
         let keys: Vec<u64> = t.order.of(STATICS).filter(of_old).map(|slot| t.slots.key(slot)).collect();
         // The copies are not void from here on.
         t.segment_of[fresh as usize].set(t.segment_of[old as usize].get());
@@ -432,7 +428,7 @@ impl Holder<'_> {
         let tenant = Value::new(t.statics[port].get(), true, true, tick);
         let key = key_of(index, mac);
         if let Some(slot) = t.slots.position(key) {
-            if insist || self.is_void(slot, tick) {
+            if insist || self.table.is_void(slot, tick) {
                 self.change(slot, tenant);
                 return Ok(());
             }
@@ -456,7 +452,7 @@ impl Holder<'_> {
         let t = self.table;
         let index = t.index_of[segment].get();
         let Some(slot) = t.slots.position(key_of(index, mac)).filter(|_| index != 0) else { return false };
-        let lived = !self.is_void(slot, tick);
+        let lived = !self.table.is_void(slot, tick);
         self.clear(slot);
         lived
     }
@@ -474,7 +470,7 @@ impl Holder<'_> {
         let Some(index) = self.index(segment) else { return false };
         let key = key_of(index, mac);
         if let Some(slot) = t.slots.position(key) {
-            if !self.is_void(slot, tick) {
+            if !self.table.is_void(slot, tick) {
                 return false;
             }
             self.clear(slot);

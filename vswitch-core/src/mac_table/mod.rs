@@ -1,5 +1,6 @@
 //! The MAC table: which port a station of a segment was last seen on, shared by all workers.
 
+mod entry;
 mod held;
 mod names;
 mod order;
@@ -14,85 +15,13 @@ use crate::wire::vlan::Vlan;
 use alloc::boxed::Box;
 use core::fmt;
 use core::time::Duration;
+pub use entry::{AddError, Entry, EntryState, Learned, Refused};
 use held::Holder;
 use names::Names;
 use order::Order;
 use ranks::Ranks;
 use slots::{Slots, TICKS, Value, WIDTH, low};
 use sync::{AtomicBool, AtomicU32, AtomicU64, Ordering, zeroed_u32};
-
-/// What learning a source did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Learned {
-    /// A station that was not in the table.
-    New,
-    /// It was there, on this port.
-    Same,
-    /// It was on another port.
-    Moved {
-        /// The port it was on.
-        from: PortId,
-    },
-    /// The table stays as it was.
-    Refused(Refused),
-}
-
-/// Why a source was not learned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
-    /// Another worker is inserting; the next frame teaches.
-    Busy,
-    /// No place could be made without taking from a port that has fewer.
-    Full,
-    /// A static entry says otherwise.
-    Static,
-    /// A group or zero address, or a port that is not bound.
-    Invalid,
-}
-
-/// Whether an entry was learned or set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EntryState {
-    /// Learned from a frame; it ages and moves.
-    Learned,
-    /// Set; it does neither.
-    Static,
-}
-
-/// One entry, as a listing shows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// Its segment.
-    pub segment: Segment,
-    /// Its address.
-    pub mac: Mac,
-    /// Where it is.
-    pub port: PortId,
-    /// Time since it was last seen as a source, in whole seconds; zero for a static entry.
-    pub age: Duration,
-    /// Learned or static.
-    pub state: EntryState,
-}
-
-/// Why a static entry was not added.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AddError {
-    /// Every entry that could make room is static.
-    Full,
-    /// A group or zero address, or a port that is not bound.
-    Invalid,
-}
-
-impl fmt::Display for AddError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Full => "the MAC table is full of static entries",
-            Self::Invalid => "not a station's address, or the port is not bound",
-        })
-    }
-}
-
-impl core::error::Error for AddError {}
 
 /// Readings of a slot that changes hands before a lookup takes it for a miss.
 const RETRIES: usize = 8;
@@ -250,6 +179,8 @@ impl MacTable {
     pub fn set_ageing(&self, ageing: Duration) {
         let seconds = u32::try_from(ageing.as_secs()).unwrap_or(u32::MAX).clamp(10, 1_000_000);
         self.ageing.store(seconds, Ordering::Relaxed);
+        // A small table has to be looked through again before anything is given up.
+        self.tidied.store(u32::MAX, Ordering::Relaxed);
     }
 
     /// The memory of all its arrays, in bytes.
@@ -344,7 +275,8 @@ impl MacTable {
         if mac.is_group() || mac.is_zero() || !self.is_bound(own) {
             return Learned::Refused(Refused::Invalid);
         }
-        let hit = self.find(tick_of(now), segment, mac);
+        let tick = tick_of(now);
+        let hit = self.find(tick, segment, mac);
         match hit {
             Some(hit) if hit.port == port.get() => return Learned::Same,
             Some(hit) if hit.value.is_static() => return Learned::Refused(Refused::Static),
@@ -354,7 +286,8 @@ impl MacTable {
             && (hit.is_some()
                 || self.learned_by(own) >= self.quota_of(own)
                 || self.len() < self.limit
-                || self.giver(own).is_some());
+                || self.giver(own).is_some()
+                || self.order.is_exact() && self.has_void(tick));
         match hit.and_then(|hit| PortId::new(hit.port)) {
             _ if !room => Learned::Refused(Refused::Full),
             Some(from) => Learned::Moved { from },
@@ -538,6 +471,19 @@ impl MacTable {
         }
     }
 
+    /// Whether a sweep would find something.
+    fn has_void(&self, tick: u32) -> bool {
+        (0..self.slots.count()).any(|slot| !self.slots.value(slot).is_vacant() && self.is_void(slot, tick))
+    }
+
+    /// Whether an entry is of no use: its handle or index is struck out, or it has aged out.
+    fn is_void(&self, slot: u32, tick: u32) -> bool {
+        let value = self.slots.value(slot);
+        self.port_behind(value) == 0
+            || self.segment_of[index_in(self.slots.key(slot))].load(Ordering::Relaxed) == 0
+            || self.has_aged(value, tick)
+    }
+
     fn try_hold(&self) -> Option<Holder<'_>> {
         let free = self.locked.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok();
         free.then(|| Holder { table: self })
@@ -585,46 +531,5 @@ fn tick_of(now: Instant) -> u32 {
     low(now.as_secs()) & (TICKS - 1)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use Learned::{Moved, New, Same};
-
-    const AGEING: Duration = Duration::from_secs(300);
-
-    fn at(seconds: u64) -> Instant {
-        Instant::from_secs(seconds)
-    }
-
-    fn port(number: u32) -> PortId {
-        PortId::new(number).unwrap()
-    }
-
-    fn segment(vlan: u16) -> Segment {
-        Segment::new(0, Vlan::new(vlan).unwrap()).unwrap()
-    }
-
-    fn mac(number: u64) -> Mac {
-        Mac::from_u64(0x0200_0000_0000 | number)
-    }
-
-    /// A table with ports 1..=8 bound.
-    fn table(limit: u32) -> MacTable {
-        let table = MacTable::new(limit, AGEING, [7, 11]);
-        (1..=8).for_each(|number| table.bind(port(number), None));
-        table
-    }
-
-    #[test]
-    fn a_station_is_found_where_it_was_seen_last() {
-        let table = table(100);
-        assert_eq!(table.lookup(at(1), segment(1), mac(1)), None);
-        assert_eq!(table.learn(at(1), segment(1), mac(1), port(1)), New);
-        assert_eq!(table.lookup(at(1), segment(1), mac(1)), Some(port(1)));
-        assert_eq!(table.lookup(at(1), segment(2), mac(1)), None, "another segment");
-        assert_eq!(table.learn(at(1), segment(1), mac(1), port(1)), Same);
-        assert_eq!(table.learn(at(2), segment(1), mac(1), port(2)), Moved { from: port(1) });
-        assert_eq!(table.lookup(at(2), segment(1), mac(1)), Some(port(2)));
-        assert_eq!((table.len(), table.entries_of(port(1)), table.entries_of(port(2))), (1, 0, 1));
-    }
-}
+#[cfg(all(test, not(loom)))]
+mod tests;

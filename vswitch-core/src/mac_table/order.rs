@@ -13,7 +13,7 @@ use alloc::boxed::Box;
 
 /// The largest table whose order is exact, in entries.
 pub(super) const EXACT: u32 = 1024;
-/// Entries looked at before one is chosen, in a large table.
+/// Entries looked at before one is chosen.
 const STEPS: usize = 8;
 /// A port with at most this many entries in a large table is looked through whole.
 const FEW: usize = 32;
@@ -165,26 +165,25 @@ impl Order {
             if let Some(slot) = [once, twice].into_iter().flatten().find(|slot| is_void(*slot)) {
                 return Some(slot);
             }
-            if let Some(slot) = once
-                && value(slot).is_confirmed()
-            {
-                self.refile(owner, slot, value(slot));
-                continue;
+            match (once, twice) {
+                (Some(slot), _) if value(slot).is_confirmed() => self.refile(owner, slot, value(slot)),
+                (_, Some(slot)) if value(slot).tick() != self.filed[slot as usize].get() & !SECOND => {
+                    self.refile(owner, slot, value(slot));
+                }
+                (Some(once), Some(twice)) => {
+                    return Some(if rank(twice) > rank(once) { twice } else { once });
+                }
+                (once, twice) => return once.or(twice),
             }
-            if let Some(slot) = twice
-                && value(slot).tick() != self.filed[slot as usize].get() & !SECOND
-            {
-                self.refile(owner, slot, value(slot));
-                continue;
-            }
-            break;
         }
-        let once = to_slot(self.heads[first as usize].get());
-        let twice = to_slot(self.heads[second as usize].get());
-        match (once, twice) {
-            (Some(once), Some(twice)) => Some(if rank(twice) > rank(once) { twice } else { once }),
-            (once, twice) => once.or(twice),
-        }
+        // Many have been seen again since anybody asked. Their turn to be filed comes with the next calls;
+        // meanwhile the newcomers at the back are candidates too.
+        let back = core::iter::successors(to_slot(self.tails[first as usize].get()), |slot| {
+            to_slot(self.prev[*slot as usize].get())
+        });
+        let fronts = [first, second].map(|list| to_slot(self.heads[list as usize].get()));
+        let candidates = fronts.into_iter().flatten().chain(back.take(STEPS));
+        candidates.reduce(|best, slot| if rank(slot) > rank(best) { slot } else { best })
     }
 
     fn refile(&self, owner: u32, slot: u32, value: Value) {

@@ -182,6 +182,13 @@ impl<'a> Ip<'a> {
         }
     }
 
+    /// The length of the frame it was found in.
+    #[inline]
+    #[must_use]
+    pub const fn frame_len(&self) -> usize {
+        self.frame.len()
+    }
+
     /// The IP header with its options or extension headers.
     #[inline]
     #[must_use]

@@ -1,0 +1,126 @@
+//! One worker's counts: plain numbers, added to by the worker alone; whoever wants totals adds the workers up.
+//!
+//! Not here: names and formats (see [`crate::verdict`] for the names of drops).
+
+use crate::port::PortId;
+use crate::verdict::DropReason;
+use alloc::vec::Vec;
+
+/// What passed one port, and what died there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortCounters {
+    /// Frames that came in, dropped ones included.
+    pub rx_frames: u64,
+    /// Their bytes, Ethernet header included; of a tunnel those of the inner frames.
+    pub rx_bytes: u64,
+    /// Frames that the link took.
+    pub tx_frames: u64,
+    /// Their bytes.
+    pub tx_bytes: u64,
+    /// Frames that died, by [`DropReason::index`].
+    pub dropped: [u64; DropReason::COUNT],
+}
+
+impl Default for PortCounters {
+    fn default() -> Self {
+        Self { rx_frames: 0, rx_bytes: 0, tx_frames: 0, tx_bytes: 0, dropped: [0; DropReason::COUNT] }
+    }
+}
+
+impl PortCounters {
+    /// Adds another's counts, of another worker say.
+    pub fn add(&mut self, other: &Self) {
+        self.rx_frames += other.rx_frames;
+        self.rx_bytes += other.rx_bytes;
+        self.tx_frames += other.tx_frames;
+        self.tx_bytes += other.tx_bytes;
+        for (mine, theirs) in self.dropped.iter_mut().zip(other.dropped) {
+            *mine += theirs;
+        }
+    }
+}
+
+/// Everything one worker counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    ports: Vec<PortCounters>,
+    /// Drops that belong to no port: datagrams of strangers.
+    pub no_port: [u64; DropReason::COUNT],
+    /// Stations learned.
+    pub learned: u64,
+    /// Stations that moved.
+    pub moved: u64,
+    /// Sources not learned because another worker was inserting.
+    pub learn_busy: u64,
+    /// Sources not learned because the table or the port's share of it was full.
+    pub learn_full: u64,
+    /// Learning events that nobody fetched in time.
+    pub events_lost: u64,
+}
+
+impl Counters {
+    /// The counts of `port`; zeros for one that was never there.
+    #[must_use]
+    pub fn port(&self, port: PortId) -> PortCounters {
+        self.ports.get(port.index()).copied().unwrap_or_default()
+    }
+
+    /// Adds another worker's counts.
+    pub fn add(&mut self, other: &Self) {
+        if self.ports.len() < other.ports.len() {
+            self.ports.resize(other.ports.len(), PortCounters::default());
+        }
+        for (mine, theirs) in self.ports.iter_mut().zip(&other.ports) {
+            mine.add(theirs);
+        }
+        for (mine, theirs) in self.no_port.iter_mut().zip(other.no_port) {
+            *mine += theirs;
+        }
+        self.learned += other.learned;
+        self.moved += other.moved;
+        self.learn_busy += other.learn_busy;
+        self.learn_full += other.learn_full;
+        self.events_lost += other.events_lost;
+    }
+
+    /// `count` frames died at `port`, or at none.
+    pub fn drop(&mut self, port: Option<PortId>, reason: DropReason, count: u64) {
+        let place = match port {
+            Some(port) => match self.ports.get_mut(port.index()) {
+                Some(counters) => &mut counters.dropped,
+                None => &mut self.no_port,
+            },
+            None => &mut self.no_port,
+        };
+        place[reason.index()] += count;
+    }
+
+    /// The link of `port` took `frames` of `bytes` in all.
+    pub fn sent(&mut self, port: PortId, frames: u64, bytes: u64) {
+        if let Some(counters) = self.ports.get_mut(port.index()) {
+            counters.tx_frames += frames;
+            counters.tx_bytes += bytes;
+        }
+    }
+
+    pub(crate) fn received(&mut self, port: PortId, bytes: u64) {
+        if let Some(counters) = self.ports.get_mut(port.index()) {
+            counters.rx_frames += 1;
+            counters.rx_bytes += bytes;
+        }
+    }
+
+    /// Makes room for port numbers below `ports`; none is ever taken away.
+    pub(crate) fn grow(&mut self, ports: usize) {
+        if self.ports.len() < ports {
+            self.ports.resize(ports, PortCounters::default());
+        }
+    }
+
+    /// Starts the counts of a number again from zero, because another port is going to have it.
+    pub fn reset_port(&mut self, port: PortId) {
+        if let Some(counters) = self.ports.get_mut(port.index()) {
+            *counters = PortCounters::default();
+        }
+    }
+}

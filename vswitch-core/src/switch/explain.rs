@@ -1,0 +1,241 @@
+//! What would become of a frame, step by step: the production journey over a sink that writes down.
+//!
+//! It holds nothing that can change a table, a counter or a queue.
+
+use super::dress::Dress;
+use super::{Sink, Topology, journey, write_head};
+use crate::frame::{Arrival, MAX_HEAD_LEN};
+use crate::mac_table::{Learned, MacTable, Refused};
+use crate::offload::Offload;
+use crate::port::{PortId, Segment};
+use crate::time::Instant;
+use crate::verdict::{DropReason, Verdict, Why};
+use crate::wire::ethernet::Mac;
+use crate::wire::vlan::{Priority, Tag};
+use crate::wire::vxlan::Vni;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt::{self, Write as _};
+
+/// One thing that happened on the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// It came in.
+    Arrived {
+        /// The port.
+        port: PortId,
+        /// Its bytes.
+        len: usize,
+    },
+    /// A VXLAN header was taken off.
+    Decapsulated {
+        /// Its VNI.
+        vni: Vni,
+        /// The segment of that name.
+        segment: Segment,
+    },
+    /// Its addresses and outermost tag.
+    Addresses {
+        /// Destination.
+        dst: Mac,
+        /// Source.
+        src: Mac,
+        /// The outermost tag.
+        tag: Option<Tag>,
+    },
+    /// The port let it in.
+    Admitted {
+        /// The port.
+        port: PortId,
+        /// Where it belongs.
+        segment: Segment,
+        /// Its priority in there.
+        priority: Priority,
+    },
+    /// Its VLAN is one in which all is flooded and nothing learned.
+    FloodVlan,
+    /// What learning its source would do.
+    Learned(Learned),
+    /// Its destination is a group address.
+    Group,
+    /// The MAC table's answer for the destination.
+    LookedUp(Option<PortId>),
+    /// It leaves.
+    Left {
+        /// The port.
+        port: PortId,
+        /// Its bytes, VXLAN header included.
+        len: usize,
+        /// The tag written in front, if one was written.
+        tag: Option<Tag>,
+        /// The VNI, into a tunnel.
+        vni: Option<Vni>,
+    },
+    /// A port of the segment that does not take it.
+    Refused {
+        /// The port.
+        port: PortId,
+        /// Why.
+        reason: DropReason,
+    },
+    /// It died.
+    Dropped {
+        /// Where, if anywhere.
+        port: Option<PortId>,
+        /// Why.
+        reason: DropReason,
+    },
+    /// The slow path sees it.
+    Punted(Why),
+}
+
+impl Step {
+    /// The step in words; `name` says what a port is called.
+    #[must_use]
+    pub fn text(&self, name: &dyn Fn(PortId) -> String) -> String {
+        let mut out = String::new();
+        // Writing to a String cannot fail.
+        let _ = self.write(&mut out, name);
+        out
+    }
+
+    fn write(&self, f: &mut String, name: &dyn Fn(PortId) -> String) -> fmt::Result {
+        let tagged = |f: &mut String, tag: &Option<Tag>| match tag {
+            Some(tag) => {
+                let (vid, pcp, dei) = (tag.vid(), tag.priority().pcp(), u8::from(tag.priority().dei()));
+                write!(f, "tag {:#06x} vid {vid} pcp {pcp} dei {dei}", tag.tpid)
+            }
+            None => f.write_str("no tag"),
+        };
+        match self {
+            Self::Arrived { port, len } => write!(f, "arrived on port {}, {len} bytes", name(*port)),
+            Self::Decapsulated { vni, segment } => {
+                write!(f, "decapsulated: VNI {vni} is VLAN {}", segment.vlan())
+            }
+            Self::Addresses { dst, src, tag } => {
+                write!(f, "from {src} to {dst}, ")?;
+                tagged(f, tag)
+            }
+            Self::Admitted { port, segment, priority } => {
+                let (vlan, pcp, dei) = (segment.vlan(), priority.pcp(), u8::from(priority.dei()));
+                write!(f, "admitted by port {} to VLAN {vlan}, pcp {pcp} dei {dei}", name(*port))
+            }
+            Self::FloodVlan => f.write_str("the VLAN is among flood_vlans: not learned, flooded"),
+            Self::Learned(learned) => match learned {
+                Learned::New => f.write_str("source is new: learned on the arrival port"),
+                Learned::Same => f.write_str("source is known on the arrival port"),
+                Learned::Moved { from } => write!(f, "source moves from port {}", name(*from)),
+                Learned::Refused(Refused::Busy) => {
+                    f.write_str("source not learned: the table is being written; the next frame teaches")
+                }
+                Learned::Refused(Refused::Full) => f.write_str("source not learned: the MAC table is full"),
+                Learned::Refused(Refused::Static) => {
+                    f.write_str("source not learned: a static entry says otherwise")
+                }
+                Learned::Refused(Refused::Invalid) => {
+                    f.write_str("source not learned: the port does not learn")
+                }
+            },
+            Self::Group => f.write_str("destination is a group address: flooded"),
+            Self::LookedUp(Some(port)) => write!(f, "destination is on port {}", name(*port)),
+            Self::LookedUp(None) => f.write_str("destination is unknown: flooded"),
+            Self::Left { port, len, tag, vni } => {
+                write!(f, "leaves by port {}, {len} bytes", name(*port))?;
+                if let Some(vni) = vni {
+                    write!(f, ", VNI {vni}")?;
+                }
+                if tag.is_some() {
+                    f.write_str(", ")?;
+                    tagged(f, tag)?;
+                }
+                Ok(())
+            }
+            Self::Refused { port, reason } => write!(f, "not by port {}: {}", name(*port), reason.text()),
+            Self::Dropped { port: Some(port), reason } => {
+                write!(f, "dropped at port {}: {} ({})", name(*port), reason.text(), reason.name())
+            }
+            Self::Dropped { port: None, reason } => {
+                write!(f, "dropped: {} ({})", reason.text(), reason.name())
+            }
+            Self::Punted(Why::TooBig { mtu }) => {
+                write!(f, "the sender is told that packets of at most {mtu} bytes fit")
+            }
+        }
+    }
+}
+
+/// A frame or datagram that would leave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Output {
+    /// The port.
+    pub port: PortId,
+    /// All its bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// The whole story of a hypothetical frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    /// What happened, in order.
+    pub steps: Vec<Step>,
+    /// What became of it.
+    pub verdict: Verdict,
+    /// What would leave.
+    pub outputs: Vec<Output>,
+}
+
+struct Writing<'a> {
+    macs: &'a MacTable,
+    now: Instant,
+    steps: Vec<Step>,
+    outputs: Vec<Output>,
+}
+
+pub(super) fn explain(
+    topology: &Topology,
+    macs: &MacTable,
+    now: Instant,
+    arrival: Arrival,
+    bytes: &[u8],
+) -> Explanation {
+    let mut sink = Writing { macs, now, steps: Vec::new(), outputs: Vec::new() };
+    let verdict = journey(topology, macs, now, arrival, Offload::NONE, bytes, &mut sink);
+    Explanation { steps: sink.steps, verdict, outputs: sink.outputs }
+}
+
+impl Sink for Writing<'_> {
+    fn note(&mut self, step: Step) {
+        self.steps.push(step);
+    }
+
+    fn received(&mut self, _port: PortId, _bytes: usize) {}
+
+    fn learn(&mut self, segment: Segment, mac: Mac, port: PortId) -> Learned {
+        self.macs.would_learn(self.now, segment, mac, port)
+    }
+
+    fn drop(&mut self, port: Option<PortId>, reason: DropReason) {
+        self.steps.push(Step::Dropped { port, reason });
+    }
+
+    fn punt(&mut self, _port: PortId, _from: usize, why: Why) {
+        self.steps.push(Step::Punted(why));
+    }
+
+    fn emit(
+        &mut self,
+        port: PortId,
+        bytes: &[u8],
+        base: usize,
+        dress: &Dress,
+        _offload: Offload,
+        _entropy: u32,
+    ) {
+        let mut head = [0; MAX_HEAD_LEN];
+        let len = write_head(&mut head, bytes, base, dress);
+        let mut whole = head[..len].to_vec();
+        whole.extend_from_slice(bytes.get(base + dress.from..).unwrap_or_default());
+        self.steps.push(Step::Left { port, len: whole.len(), tag: dress.tag, vni: dress.vni });
+        self.outputs.push(Output { port, bytes: whole });
+    }
+}

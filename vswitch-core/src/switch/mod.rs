@@ -1,0 +1,521 @@
+//! The journey of a frame: ingress, learn, forward, egress.
+//!
+//! A [`Worker`] is one thread's share of the switch. It reads an immutable [`Topology`] and a [`MacTable`] that
+//! all workers share, and writes a [`TxList`]. [`Worker::forward`] and [`Worker::explain`] run the very same
+//! code over two kinds of [`Sink`]: one counts and sends, the other writes down.
+//!
+//! Not here: reading, sending, waiting, and the time.
+
+mod counters;
+mod dress;
+mod explain;
+mod topology;
+
+pub use counters::{Counters, PortCounters};
+pub use explain::{Explanation, Output, Step};
+pub use topology::{Bridge, Topology, TopologyError};
+
+use crate::frame::{Arrival, Batch, Head, MAX_HEAD_LEN, TxList, TxRange};
+use crate::mac_table::{Learned, MacTable, Refused};
+use crate::offload::{Offload, partial_checksum};
+use crate::port::{Attachment, Carries, Group, Port, PortId, Segment};
+use crate::time::Instant;
+use crate::verdict::{DropReason, Verdict, Why};
+use crate::wire::ethernet::{self, ADDRESSES_LEN, MAX_FRAME_LEN, Mac};
+use crate::wire::{flow, vlan, vxlan};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use dress::{Admitted, Dress, admit, dress};
+
+/// How many buckets of the MAC table one tick looks through, at least.
+const SWEEP_BUCKETS: usize = 4096;
+/// How many learning events wait for being fetched.
+const EVENTS: usize = 1024;
+
+/// A station was learned or moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StationEvent {
+    /// Its segment.
+    pub segment: Segment,
+    /// Its address.
+    pub mac: Mac,
+    /// Where it is now.
+    pub port: PortId,
+    /// Where it was, when it moved.
+    pub from: Option<PortId>,
+}
+
+/// A frame for the slow path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Punt {
+    /// Which frame of the batch.
+    pub frame: usize,
+    /// Where the Ethernet frame begins in it: behind the VXLAN header, if any.
+    pub from: usize,
+    /// The port it came in by; an answer leaves there.
+    pub port: PortId,
+    /// What is asked.
+    pub why: Why,
+}
+
+/// One thread's share of the switch.
+#[derive(Debug)]
+pub struct Worker {
+    topology: Arc<Topology>,
+    macs: Arc<MacTable>,
+    counters: Counters,
+    events: Vec<StationEvent>,
+    punts: Vec<Punt>,
+}
+
+impl Worker {
+    /// A worker over these. Every port must be bound in `macs` (see [`MacTable::bind`]) to be learned on.
+    #[must_use]
+    pub fn new(topology: Arc<Topology>, macs: Arc<MacTable>) -> Self {
+        let mut counters = Counters::default();
+        counters.grow(topology.port_numbers());
+        let (events, punts) = (Vec::with_capacity(EVENTS), Vec::new());
+        Self { topology, macs, counters, events, punts }
+    }
+
+    /// Takes a new configuration, between two batches; the old one is let go.
+    pub fn apply(&mut self, topology: Arc<Topology>, macs: Arc<MacTable>) {
+        self.counters.grow(topology.port_numbers());
+        self.topology = topology;
+        self.macs = macs;
+    }
+
+    /// The configuration in force.
+    #[must_use]
+    pub const fn topology(&self) -> &Arc<Topology> {
+        &self.topology
+    }
+
+    /// What was counted so far.
+    #[must_use]
+    pub const fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// For what only the sender knows: what a link took or refused.
+    pub const fn counters_mut(&mut self) -> &mut Counters {
+        &mut self.counters
+    }
+
+    /// Stations learned or moved since the last call, 1,024 at most; more are counted as lost.
+    pub fn events(&mut self) -> impl Iterator<Item = StationEvent> + '_ {
+        self.events.drain(..)
+    }
+
+    /// The frames of the last [`Self::forward`] that the slow path should see.
+    #[must_use]
+    pub fn punts(&self) -> &[Punt] {
+        &self.punts
+    }
+
+    /// Decides every frame of `batch` and queues what leaves in `tx`, in order; what `tx` held stays.
+    pub fn forward(&mut self, now: Instant, batch: &Batch, tx: &mut TxList) {
+        self.punts.clear();
+        for frame in 0..batch.len() {
+            let Some((arrival, offload)) = batch.arrival(frame) else { continue };
+            let sink = &mut Sending {
+                macs: &self.macs,
+                now,
+                counters: &mut self.counters,
+                events: &mut self.events,
+                punts: &mut self.punts,
+                tx,
+                frame,
+                heads: [None; 2],
+            };
+            journey(&self.topology, &self.macs, now, arrival, offload, batch.bytes(frame), sink);
+        }
+    }
+
+    /// Background work, once a second or so: clears what aged out.
+    pub fn tick(&mut self, now: Instant) {
+        self.macs.sweep(now, SWEEP_BUCKETS);
+    }
+
+    /// What [`Self::forward`] would do with `bytes`, step by step; nothing is learned, counted or sent.
+    #[must_use]
+    pub fn explain(&self, now: Instant, arrival: Arrival, bytes: &[u8]) -> Explanation {
+        explain::explain(&self.topology, &self.macs, now, arrival, bytes)
+    }
+}
+
+/// Where a frame's journey leaves its marks.
+trait Sink {
+    /// A thing that happened, for whoever writes it down.
+    fn note(&mut self, _step: Step) {}
+    fn received(&mut self, port: PortId, bytes: usize);
+    fn learn(&mut self, segment: Segment, mac: Mac, port: PortId) -> Learned;
+    fn drop(&mut self, port: Option<PortId>, reason: DropReason);
+    fn punt(&mut self, port: PortId, from: usize, why: Why);
+    /// `bytes` in this dress leaves by `port`; `base` is where the Ethernet frame begins in what arrived.
+    fn emit(
+        &mut self,
+        port: PortId,
+        bytes: &[u8],
+        base: usize,
+        dress: &Dress,
+        offload: Offload,
+        entropy: u32,
+    );
+}
+
+/// A frame that has been let in.
+struct Entered<'a> {
+    bytes: &'a [u8],
+    base: usize,
+    port: PortId,
+    group: Group,
+    segment: Segment,
+    admitted: Admitted,
+    offload: Offload,
+    dst: Mac,
+    src: Mac,
+}
+
+fn journey<S: Sink>(
+    topology: &Topology,
+    macs: &MacTable,
+    now: Instant,
+    arrival: Arrival,
+    offload: Offload,
+    bytes: &[u8],
+    sink: &mut S,
+) -> Verdict {
+    let entered = match ingress(topology, arrival, offload, bytes, sink) {
+        Ok(entered) => entered,
+        Err((port, reason)) => {
+            sink.drop(port, reason);
+            return Verdict::Drop(reason);
+        }
+    };
+    let verdict = decide(topology, macs, now, &entered, sink);
+    match verdict {
+        Verdict::To(port) => to(topology, &entered, port, sink).unwrap_or(verdict),
+        Verdict::Flood(_) => flood(topology, &entered, sink).unwrap_or(verdict),
+        Verdict::Drop(reason) => {
+            sink.drop(Some(entered.port), reason);
+            verdict
+        }
+        Verdict::Punt(_) => verdict,
+    }
+}
+
+/// Admission: which port, which segment, which tags, and whether at all.
+fn ingress<'a, S: Sink>(
+    topology: &Topology,
+    arrival: Arrival,
+    offload: Offload,
+    bytes: &'a [u8],
+    sink: &mut S,
+) -> Result<Entered<'a>, (Option<PortId>, DropReason)> {
+    let (port, base, segment) = match arrival {
+        Arrival::Port(id) => {
+            let port = topology.port(id).ok_or((None, DropReason::NoSuchPort))?;
+            sink.received(id, bytes.len());
+            (port, 0, None)
+        }
+        Arrival::Underlay { remote, .. } => {
+            let port = topology.peer(remote.to_canonical()).ok_or((None, DropReason::UnknownPeer))?;
+            sink.received(port.id, bytes.len().saturating_sub(vxlan::HEADER_LEN));
+            let segment = decapsulate(topology, port, bytes).map_err(|reason| (Some(port.id), reason))?;
+            (port, vxlan::HEADER_LEN, Some(segment))
+        }
+    };
+    sink.note(Step::Arrived { port: port.id, len: bytes.len() });
+    if let (Some(segment), Some(vni)) = (segment, segment.and_then(|s| topology.vni_of(s))) {
+        sink.note(Step::Decapsulated { vni, segment });
+    }
+    let refuse = |reason| (Some(port.id), reason);
+    let frame = bytes.get(base..).unwrap_or_default();
+    if frame.len() > MAX_FRAME_LEN {
+        return Err(refuse(DropReason::LongFrame));
+    }
+    let (dst, src) = ethernet::addresses(frame).ok_or_else(|| refuse(DropReason::ShortFrame))?;
+    sink.note(Step::Addresses { dst, src, tag: vlan::tag_at(frame, ADDRESSES_LEN) });
+    let number = segment.map_or(port.bridge, Segment::bridge);
+    let bridge = topology.bridge(number).ok_or_else(|| refuse(DropReason::NoSuchPort))?;
+    let mut admitted = admit(port, bridge.config.vlan_limit, frame).map_err(refuse)?;
+    if let Some(segment) = segment {
+        admitted.vlan = segment.vlan();
+    }
+    let segment = Segment::new(number, admitted.vlan).ok_or_else(|| refuse(DropReason::NoSuchPort))?;
+    sink.note(Step::Admitted { port: port.id, segment, priority: admitted.priority });
+    //= IEEE 802.1Q §8.6.3: reserved addresses are not forwarded.
+    if dst.is_reserved_group() && !bridge.config.forward_bpdu {
+        return Err(refuse(DropReason::ReservedGroup));
+    }
+    let offload = arrived_offload(arrival, offload, frame).ok_or_else(|| refuse(DropReason::BadOffload))?;
+    Ok(Entered { bytes, base, port: port.id, group: port.group, segment, admitted, offload, dst, src })
+}
+
+/// The VXLAN header's rules: which segment the datagram is for, or why it is refused.
+fn decapsulate(topology: &Topology, port: &Port, datagram: &[u8]) -> Result<Segment, DropReason> {
+    let header = vxlan::Header::parse(datagram).ok_or(DropReason::VxlanShort)?;
+    let tunnel = port.tunnel().ok_or(DropReason::UnknownPeer)?;
+    if !header.has_vni() {
+        return Err(DropReason::VxlanNoVni);
+    }
+    if tunnel.strict && !header.reserved_is_zero() {
+        return Err(DropReason::VxlanReserved);
+    }
+    let segment = topology.segment_of(header.vni()).ok_or(DropReason::UnknownVni)?;
+    match &tunnel.carries {
+        Carries::PerVni(Some(vnis)) if !vnis.contains(&header.vni()) => Err(DropReason::VniNotShared),
+        Carries::PerVni(_) => Ok(segment),
+    }
+}
+
+/// What the frame owes, counted from its own first byte.
+fn arrived_offload(arrival: Arrival, offload: Offload, frame: &[u8]) -> Option<Offload> {
+    match arrival {
+        Arrival::Port(_) => Some(offload),
+        Arrival::Underlay { .. } if offload.is_none() => {
+            // A Linux peer may have left the checksum to a wire that was not there.
+            Some(Offload { checksum: partial_checksum(frame), gso: None })
+        }
+        Arrival::Underlay { .. } => offload.shifted(-8),
+    }
+}
+
+/// Learns the source and looks the destination up.
+fn decide<S: Sink>(
+    topology: &Topology,
+    macs: &MacTable,
+    now: Instant,
+    frame: &Entered<'_>,
+    sink: &mut S,
+) -> Verdict {
+    let flooded = topology
+        .bridge(frame.segment.bridge())
+        .is_some_and(|bridge| bridge.config.flood_vlans.contains(frame.segment.vlan()));
+    if flooded {
+        sink.note(Step::FloodVlan);
+        return Verdict::Flood(frame.segment);
+    }
+    let learned = sink.learn(frame.segment, frame.src, frame.port);
+    sink.note(Step::Learned(learned));
+    if frame.dst.is_group() {
+        sink.note(Step::Group);
+        return Verdict::Flood(frame.segment);
+    }
+    let found = if frame.dst == frame.src && !matches!(learned, Learned::Refused(_)) {
+        // Said apart, because `explain` has not really learned it.
+        Some(frame.port)
+    } else {
+        macs.lookup(now, frame.segment, frame.dst)
+    };
+    sink.note(Step::LookedUp(found));
+    match found {
+        Some(port) if port == frame.port => Verdict::Drop(DropReason::SamePort),
+        Some(port) => match topology.port(port) {
+            Some(to) if to.group == frame.group && to.group != Group::NONE => {
+                Verdict::Drop(DropReason::SplitHorizon)
+            }
+            Some(_) => Verdict::To(port),
+            // Removed a moment ago; its entries are being forgotten.
+            None => Verdict::Flood(frame.segment),
+        },
+        None => Verdict::Flood(frame.segment),
+    }
+}
+
+/// Leaves by one port. `Some` where that came to nothing.
+fn to<S: Sink>(topology: &Topology, frame: &Entered<'_>, port: PortId, sink: &mut S) -> Option<Verdict> {
+    let port = topology.port(port)?;
+    match egress(topology, port, frame, sink) {
+        Ok(()) => None,
+        Err(Refusal::Drop(reason)) => {
+            sink.drop(Some(port.id), reason);
+            Some(Verdict::Drop(reason))
+        }
+        Err(Refusal::TooBig(why)) => {
+            sink.drop(Some(port.id), DropReason::TooBig);
+            sink.punt(frame.port, frame.base, why);
+            Some(Verdict::Punt(why))
+        }
+    }
+}
+
+/// Leaves by every port of the segment but its own and its group's. `Some` when nobody heard.
+fn flood<S: Sink>(topology: &Topology, frame: &Entered<'_>, sink: &mut S) -> Option<Verdict> {
+    let (mut heard, mut horizon, mut too_big) = (false, false, None);
+    for port in topology.listeners(frame.segment) {
+        if port.id == frame.port {
+            continue;
+        }
+        if port.group == frame.group && port.group != Group::NONE {
+            horizon = true;
+            continue;
+        }
+        match egress(topology, port, frame, sink) {
+            Ok(()) => heard = true,
+            // Not a listener after all: a VLAN rule that only the frame's inner tag decides.
+            Err(Refusal::Drop(reason)) => sink.note(Step::Refused { port: port.id, reason }),
+            Err(Refusal::TooBig(why)) => {
+                sink.drop(Some(port.id), DropReason::TooBig);
+                too_big = Some(why);
+            }
+        }
+    }
+    if let Some(why) = too_big {
+        if !frame.dst.is_group() {
+            sink.punt(frame.port, frame.base, why);
+        }
+        return (!heard).then_some(Verdict::Drop(DropReason::TooBig));
+    }
+    if heard {
+        return None;
+    }
+    let reason = if horizon { DropReason::SplitHorizon } else { DropReason::NoEgress };
+    sink.drop(Some(frame.port), reason);
+    Some(Verdict::Drop(reason))
+}
+
+enum Refusal {
+    Drop(DropReason),
+    TooBig(Why),
+}
+
+fn egress<S: Sink>(
+    topology: &Topology,
+    port: &Port,
+    frame: &Entered<'_>,
+    sink: &mut S,
+) -> Result<(), Refusal> {
+    let vni = topology.vni_of(frame.segment);
+    let inner = frame.bytes.get(frame.base..).unwrap_or_default();
+    let dress = dress(port, vni, &frame.admitted, inner).map_err(Refusal::Drop)?;
+    let offload = frame.offload.shifted(dress.growth()).ok_or(Refusal::Drop(DropReason::BadOffload))?;
+    if let Attachment::Tunnel(tunnel) = &port.attachment {
+        fits(port.mtu, tunnel.remote.is_ipv6(), inner, &dress, &offload)?;
+        let offload = offload.shifted(8).ok_or(Refusal::Drop(DropReason::BadOffload))?;
+        sink.emit(port.id, frame.bytes, frame.base, &dress, offload, flow::entropy(inner));
+    } else {
+        sink.emit(port.id, frame.bytes, frame.base, &dress, offload, 0);
+    }
+    Ok(())
+}
+
+/// Whether the frame, or each frame that a superframe will be cut into, fits a path of `mtu` bytes.
+fn fits(mtu: u16, ipv6: bool, inner: &[u8], dress: &Dress, offload: &Offload) -> Result<(), Refusal> {
+    let outer =
+        usize::from(if ipv6 { vxlan::OVERHEAD_IPV6 } else { vxlan::OVERHEAD_IPV4 }) - ethernet::HEADER_LEN;
+    let len = match offload.gso {
+        Some(gso) => usize::from(gso.header_len) + usize::from(gso.size),
+        None => inner.len().saturating_add_signed(isize::try_from(dress.growth()).unwrap_or(0)),
+    };
+    let room = usize::from(mtu).saturating_sub(outer);
+    if len <= room {
+        return Ok(());
+    }
+    let header =
+        (vlan::tag_stack(inner).1 + 2).saturating_add_signed(isize::try_from(dress.growth()).unwrap_or(0));
+    let mtu = room.saturating_sub(header);
+    Err(Refusal::TooBig(Why::TooBig { mtu: u16::try_from(mtu).unwrap_or(u16::MAX) }))
+}
+
+/// The sink of [`Worker::forward`].
+struct Sending<'a> {
+    macs: &'a MacTable,
+    now: Instant,
+    counters: &'a mut Counters,
+    events: &'a mut Vec<StationEvent>,
+    punts: &'a mut Vec<Punt>,
+    tx: &'a mut TxList,
+    frame: usize,
+    /// Heads written for this frame already: a flood needs each dress once. First without a VXLAN header, then with.
+    heads: [Option<(Dress, Head)>; 2],
+}
+
+impl Sink for Sending<'_> {
+    fn received(&mut self, port: PortId, bytes: usize) {
+        self.counters.received(port, bytes as u64);
+    }
+
+    fn learn(&mut self, segment: Segment, mac: Mac, port: PortId) -> Learned {
+        let learned = self.macs.learn(self.now, segment, mac, port);
+        let from = match learned {
+            Learned::Same => return learned,
+            Learned::New => {
+                self.counters.learned += 1;
+                None
+            }
+            Learned::Moved { from } => {
+                self.counters.moved += 1;
+                Some(from)
+            }
+            Learned::Refused(Refused::Busy) => {
+                self.counters.learn_busy += 1;
+                return learned;
+            }
+            Learned::Refused(Refused::Full) => {
+                self.counters.learn_full += 1;
+                return learned;
+            }
+            Learned::Refused(_) => return learned,
+        };
+        if self.events.len() < EVENTS {
+            self.events.push(StationEvent { segment, mac, port, from });
+        } else {
+            self.counters.events_lost += 1;
+        }
+        learned
+    }
+
+    fn drop(&mut self, port: Option<PortId>, reason: DropReason) {
+        self.counters.drop(port, reason, 1);
+    }
+
+    fn punt(&mut self, port: PortId, from: usize, why: Why) {
+        self.punts.push(Punt { frame: self.frame, from, port, why });
+    }
+
+    fn emit(
+        &mut self,
+        port: PortId,
+        bytes: &[u8],
+        base: usize,
+        dress: &Dress,
+        offload: Offload,
+        entropy: u32,
+    ) {
+        let slot = usize::from(dress.vni.is_some());
+        let head = match self.heads[slot] {
+            Some((written, head)) if written == *dress => head,
+            _ => {
+                let mut buffer = [0; MAX_HEAD_LEN];
+                let len = write_head(&mut buffer, bytes, base, dress);
+                let Some(head) = self.tx.head(&[&buffer[..len]]) else { return };
+                self.heads[slot] = Some((*dress, head));
+                head
+            }
+        };
+        if let Some(range) = TxRange::new(self.frame, base + dress.from, bytes.len()) {
+            self.tx.push(port, head, &[range], offload, entropy);
+        }
+    }
+}
+
+/// Writes what stands in front of the arrived bytes; returns its length, 0..=24.
+fn write_head(head: &mut [u8; MAX_HEAD_LEN], bytes: &[u8], base: usize, dress: &Dress) -> usize {
+    let mut len = 0;
+    let mut put = |part: &[u8]| {
+        head[len..len + part.len()].copy_from_slice(part);
+        len += part.len();
+    };
+    if let Some(vni) = dress.vni {
+        put(&vxlan::header(vni));
+    }
+    if dress.from > 0 {
+        put(bytes.get(base..base + ADDRESSES_LEN).unwrap_or_default());
+        if let Some(tag) = dress.tag {
+            put(&tag.bytes());
+        }
+    }
+    len
+}

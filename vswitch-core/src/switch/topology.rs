@@ -1,0 +1,249 @@
+//! What is configured, as the frame path reads it: bridges, ports, segments and peers, immutable.
+//!
+//! Built whole by whoever configures the switch, handed to every worker behind an `Arc`, replaced by the next
+//! one. All lists that a flood needs are made here, once. Not here: stations (see [`crate::mac_table`]).
+
+use crate::port::{Attachment, Carries, Port, PortId, Segment, VlanSet};
+use crate::wire::vlan::Vlan;
+use crate::wire::vxlan::Vni;
+use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use core::net::IpAddr;
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+
+/// What is said of a bridge as a whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bridge {
+    /// Whether 01-80-C2-00-00-00…0F is carried like any group address (`forward-bpdu`).
+    pub forward_bpdu: bool,
+    /// VLANs in which nothing is learned and everything is flooded (`flood_vlans`).
+    pub flood_vlans: VlanSet,
+    /// How many tags are read, the outermost first (`vlan-limit`): 1, or 2 for 2 and above. What stands behind
+    /// is payload.
+    pub vlan_limit: u8,
+    /// The VNI of each VLAN that crosses the underlay.
+    pub vnis: BTreeMap<Vlan, Vni>,
+}
+
+impl Default for Bridge {
+    fn default() -> Self {
+        Self { forward_bpdu: false, flood_vlans: VlanSet::none(), vlan_limit: 1, vnis: BTreeMap::new() }
+    }
+}
+
+/// Why a topology is refused; nothing of it is used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TopologyError {
+    /// More than [`Segment::BRIDGES`] bridges.
+    TooManyBridges(usize),
+    /// Two ports of one number.
+    DuplicatePort(PortId),
+    /// A port of a bridge that is not there.
+    NoSuchBridge(PortId, u8),
+    /// Two tunnels to one address.
+    DuplicatePeer(IpAddr),
+    /// One VNI for two segments.
+    DuplicateVni(Vni),
+}
+
+impl fmt::Display for TopologyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooManyBridges(n) => write!(f, "{n} bridges; {} are allowed", Segment::BRIDGES),
+            Self::DuplicatePort(id) => write!(f, "two ports have the number {id}"),
+            Self::NoSuchBridge(id, bridge) => {
+                write!(f, "port {id} is in bridge {bridge}, which does not exist")
+            }
+            Self::DuplicatePeer(address) => write!(f, "two tunnels go to {address}"),
+            Self::DuplicateVni(vni) => write!(f, "two segments have VNI {vni}"),
+        }
+    }
+}
+
+impl core::error::Error for TopologyError {}
+
+/// Who hears a flood in one segment.
+#[derive(Debug, Default)]
+pub(crate) struct Members {
+    /// Ports that carry this VLAN but not every one.
+    ports: Vec<PortId>,
+    /// Peers that share this VNI but not every one.
+    peers: Vec<PortId>,
+    /// Its name on the underlay.
+    pub(crate) vni: Option<Vni>,
+}
+
+#[derive(Debug)]
+pub(crate) struct BridgeState {
+    pub(crate) config: Bridge,
+    /// By VLAN; those that nobody names share one.
+    segments: Vec<Arc<Members>>,
+    /// Trunks of every VLAN.
+    everywhere: Vec<PortId>,
+}
+
+impl BridgeState {
+    pub(crate) fn members(&self, vlan: Vlan) -> &Members {
+        &self.segments[usize::from(vlan.get())]
+    }
+}
+
+/// Bridges, ports, segments and peers.
+#[derive(Debug, Default)]
+pub struct Topology {
+    bridges: Vec<BridgeState>,
+    ports: Vec<Option<Port>>,
+    peers: HashMap<IpAddr, PortId, FixedState>,
+    vnis: HashMap<Vni, Segment, FixedState>,
+    /// Peers that share every VNI.
+    mesh: Vec<PortId>,
+}
+
+impl Topology {
+    /// Bridges by number, and ports in any order.
+    ///
+    /// # Errors
+    /// When two things claim one name; see [`TopologyError`].
+    pub fn new(bridges: Vec<Bridge>, ports: impl IntoIterator<Item = Port>) -> Result<Self, TopologyError> {
+        if bridges.len() > usize::from(Segment::BRIDGES) {
+            return Err(TopologyError::TooManyBridges(bridges.len()));
+        }
+        let mut built = Self::default();
+        let empty = Arc::new(Members::default());
+        for config in bridges {
+            let segments = (0..4095).map(|_| Arc::clone(&empty)).collect();
+            let mut bridge = BridgeState { config, segments, everywhere: Vec::new() };
+            let number = u8::try_from(built.bridges.len()).unwrap_or(u8::MAX);
+            for (vlan, vni) in bridge.config.vnis.clone() {
+                if let Some(segment) = Segment::new(number, vlan)
+                    && built.vnis.insert(vni, segment).is_some()
+                {
+                    return Err(TopologyError::DuplicateVni(vni));
+                }
+                bridge.edit(vlan).vni = Some(vni);
+            }
+            built.bridges.push(bridge);
+        }
+        for port in ports {
+            built.add(port)?;
+        }
+        Ok(built)
+    }
+
+    fn add(&mut self, port: Port) -> Result<(), TopologyError> {
+        let id = port.id;
+        if self.port(id).is_some() {
+            return Err(TopologyError::DuplicatePort(id));
+        }
+        if let Attachment::Tunnel(tunnel) = &port.attachment {
+            if self.peers.insert(tunnel.remote, id).is_some() {
+                return Err(TopologyError::DuplicatePeer(tunnel.remote));
+            }
+            match &tunnel.carries {
+                Carries::PerVni(None) => self.mesh.push(id),
+                Carries::PerVni(Some(vnis)) => {
+                    for segment in vnis.iter().filter_map(|vni| self.vnis.get(vni)) {
+                        let peers =
+                            &mut self.bridges[usize::from(segment.bridge())].edit(segment.vlan()).peers;
+                        if !peers.contains(&id) {
+                            peers.push(id);
+                        }
+                    }
+                }
+            }
+        } else {
+            let bridge = self
+                .bridges
+                .get_mut(usize::from(port.bridge))
+                .ok_or(TopologyError::NoSuchBridge(id, port.bridge))?;
+            match &port.attachment {
+                Attachment::Access(vlan) | Attachment::Dot1qTunnel { vlan, .. } => {
+                    bridge.edit(*vlan).ports.push(id);
+                }
+                Attachment::Trunk { vlans, .. } if vlans.has_every_vid() => {
+                    bridge.everywhere.push(id);
+                    if vlans.contains(Vlan::UNTAGGED) {
+                        bridge.edit(Vlan::UNTAGGED).ports.push(id);
+                    }
+                }
+                Attachment::Trunk { vlans, .. } => {
+                    for vlan in vlans.iter() {
+                        bridge.edit(vlan).ports.push(id);
+                    }
+                }
+                Attachment::Tunnel(_) => {}
+            }
+        }
+        if self.ports.len() <= id.index() {
+            self.ports.resize_with(id.index() + 1, || None);
+        }
+        self.ports[id.index()] = Some(port);
+        Ok(())
+    }
+
+    /// The port of that number.
+    #[must_use]
+    pub fn port(&self, id: PortId) -> Option<&Port> {
+        self.ports.get(id.index())?.as_ref()
+    }
+
+    /// All ports by rising number.
+    pub fn ports(&self) -> impl Iterator<Item = &Port> {
+        self.ports.iter().flatten()
+    }
+
+    /// The tunnel to `remote`.
+    #[must_use]
+    pub fn peer(&self, remote: IpAddr) -> Option<&Port> {
+        self.port(*self.peers.get(&remote)?)
+    }
+
+    /// The segment that `vni` names on the underlay.
+    #[must_use]
+    pub fn segment_of(&self, vni: Vni) -> Option<Segment> {
+        self.vnis.get(&vni).copied()
+    }
+
+    /// The VNI of `segment`.
+    #[must_use]
+    pub fn vni_of(&self, segment: Segment) -> Option<Vni> {
+        self.bridge(segment.bridge())?.members(segment.vlan()).vni
+    }
+
+    /// One more than the largest port number in use.
+    #[must_use]
+    pub fn port_numbers(&self) -> usize {
+        self.ports.len()
+    }
+
+    pub(crate) fn bridge(&self, number: u8) -> Option<&BridgeState> {
+        self.bridges.get(usize::from(number))
+    }
+
+    /// Everybody who hears a flood in `segment`, the arrival port and its group included.
+    pub(crate) fn listeners(&self, segment: Segment) -> impl Iterator<Item = &Port> {
+        let bridge = self.bridge(segment.bridge());
+        let members = bridge.map(|bridge| bridge.members(segment.vlan()));
+        let everywhere = match bridge {
+            Some(bridge) if segment.vlan() != Vlan::UNTAGGED => bridge.everywhere.as_slice(),
+            _ => &[],
+        };
+        let (ports, peers) = members.map_or((&[][..], &[][..]), |m| (m.ports.as_slice(), m.peers.as_slice()));
+        let mesh = if members.is_some_and(|m| m.vni.is_some()) { self.mesh.as_slice() } else { &[] };
+        ports.iter().chain(everywhere).chain(peers).chain(mesh).filter_map(|id| self.port(*id))
+    }
+}
+
+impl BridgeState {
+    fn edit(&mut self, vlan: Vlan) -> &mut Members {
+        let slot = &mut self.segments[usize::from(vlan.get())];
+        if Arc::get_mut(slot).is_none() {
+            // Shared with the VLANs that nobody names: this one gets its own, which starts as empty as they are.
+            *slot = Arc::new(Members::default());
+        }
+        Arc::get_mut(slot).expect("made a line above, or found unshared")
+    }
+}

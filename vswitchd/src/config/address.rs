@@ -1,0 +1,222 @@
+//! Addresses in a file: prefixes, a node's own tunnel address, an interface's addresses and gateways.
+//!
+//! Not here: which addresses a node really has.
+
+use super::file::Value;
+use super::read::Field;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// All addresses that begin alike, as `192.168.65.0/24`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prefix {
+    /// The first of them: every bit behind `len` is zero.
+    pub network: IpAddr,
+    /// How many bits are alike, 0..=32 or 0..=128.
+    pub len: u8,
+}
+
+/// One entry of `[underlay] address`: which of a node's addresses its tunnels use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddressSpec {
+    /// This one.
+    Exact(IpAddr),
+    /// The one that lies in this prefix.
+    Prefix(Prefix),
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.network, self.len)
+    }
+}
+
+impl fmt::Display for AddressSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(address) => address.fmt(f),
+            Self::Prefix(prefix) => prefix.fmt(f),
+        }
+    }
+}
+
+pub(super) const fn family(v6: bool) -> &'static str {
+    if v6 { "IPv6" } else { "IPv4" }
+}
+
+impl Prefix {
+    /// Whether `address` lies in it.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.network.is_ipv4() == address.is_ipv4()
+            && (bits(self.network) ^ bits(address)) & !self.host_mask() == 0
+    }
+
+    /// Ones where its addresses differ.
+    pub(super) fn host_mask(&self) -> u128 {
+        let host_bits = width(self.network).saturating_sub(self.len);
+        1u128.checked_shl(u32::from(host_bits)).map_or(u128::MAX, |above| above - 1)
+    }
+
+    /// The address and prefix length in `text`, host bits and all; in words, what is wrong with it.
+    pub(super) fn split(text: &str) -> Result<(IpAddr, u8), String> {
+        let unfit = || format!("is not an address with a prefix length, like {EXAMPLE_INTERFACE}");
+        let (address, len) = text.split_once('/').ok_or_else(unfit)?;
+        let address: IpAddr = address.parse().map_err(|_| unfit())?;
+        let digits = !len.is_empty() && len.len() <= 3 && len.bytes().all(|c| c.is_ascii_digit());
+        let len: u16 = if digits { len.parse().map_err(|_| unfit())? } else { return Err(unfit()) };
+        let max = width(address);
+        match u8::try_from(len) {
+            Ok(len) if len <= max => Ok((address, len)),
+            _ => Err(format!(
+                "has prefix length {len}; 0..{max} are allowed for {}",
+                family(address.is_ipv6())
+            )),
+        }
+    }
+
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        let (address, len) = Self::split(text)?;
+        let mask = Self { network: address, len }.host_mask();
+        let network = address_of(bits(address) & !mask, address.is_ipv6());
+        let prefix = Self { network, len };
+        if network == address {
+            Ok(prefix)
+        } else {
+            Err(format!("has bits behind its prefix length; the prefix is {prefix}"))
+        }
+    }
+}
+
+const EXAMPLE_INTERFACE: &str = "10.10.0.2/24";
+
+/// How many bits an address of this family has.
+pub(super) const fn width(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 32 } else { 128 }
+}
+
+pub(super) fn bits(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(v4) => u128::from(u32::from(v4)),
+        IpAddr::V6(v6) => u128::from(v6),
+    }
+}
+
+pub(super) fn address_of(bits: u128, v6: bool) -> IpAddr {
+    if v6 {
+        Ipv6Addr::from(bits).into()
+    } else {
+        Ipv4Addr::from(u32::try_from(bits).unwrap_or(u32::MAX)).into()
+    }
+}
+
+/// Why no node can have `address` in an underlay.
+pub(super) fn unfit(address: IpAddr) -> Option<&'static str> {
+    match address {
+        _ if address.is_unspecified() => Some("is no node's address"),
+        _ if address.is_multicast() => Some("is a multicast address; a node's own is expected"),
+        IpAddr::V4(v4) if v4.is_broadcast() => Some("is the broadcast address; a node's own is expected"),
+        IpAddr::V6(v6) if v6.is_unicast_link_local() => {
+            Some("is a link-local address, which means nothing without its interface")
+        }
+        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => {
+            Some("is an IPv4 address in IPv6 form; write it as IPv4")
+        }
+        _ => None,
+    }
+}
+
+impl AddressSpec {
+    /// Whether it speaks of IPv6.
+    #[must_use]
+    pub const fn is_ipv6(&self) -> bool {
+        match self {
+            Self::Exact(address) => address.is_ipv6(),
+            Self::Prefix(prefix) => prefix.network.is_ipv6(),
+        }
+    }
+
+    /// Whether a tunnel may use `address`, one of the node's.
+    #[must_use]
+    pub fn matches(&self, address: IpAddr) -> bool {
+        match self {
+            Self::Exact(exact) => *exact == address,
+            Self::Prefix(prefix) => prefix.contains(address) && unfit(address).is_none(),
+        }
+    }
+}
+
+/// An address that a node can have.
+pub(super) fn node_address(field: &Field<'_>, text: &str, or: &str) -> Option<IpAddr> {
+    let Ok(address) = text.parse() else {
+        return field.refuse(format!("is not an address{or}"));
+    };
+    match unfit(address) {
+        Some(reason) => field.refuse(reason),
+        None => Some(address),
+    }
+}
+
+pub(super) fn read_spec(field: &Field<'_>) -> Option<AddressSpec> {
+    let text = field.text()?;
+    if text.contains('/') {
+        return match Prefix::parse(text) {
+            Ok(prefix) => Some(AddressSpec::Prefix(prefix)),
+            Err(reason) => field.refuse(reason),
+        };
+    }
+    node_address(field, text, " or a prefix, like 192.168.65.1 or 192.168.65.0/24").map(AddressSpec::Exact)
+}
+
+/// Reads addresses with prefix lengths, as `["10.10.0.2/24"]`.
+pub(super) fn read_interface_addresses(field: &Field<'_>) -> Option<Vec<(IpAddr, u8)>> {
+    let mut addresses: Vec<(IpAddr, u8)> = Vec::new();
+    for item in field.items()? {
+        let (address, len) = match Prefix::split(item.text()?) {
+            Ok(address) => address,
+            Err(reason) => return item.refuse(reason),
+        };
+        if len == 0 {
+            return item.refuse(format!("has prefix length 0; 1..{} are allowed", width(address)));
+        }
+        if address.is_unspecified() || address.is_multicast() || address == Ipv4Addr::BROADCAST {
+            return item.refuse("is not an address that one interface can have");
+        }
+        if addresses.iter().any(|(other, _)| *other == address) {
+            return item.refuse("is given twice");
+        }
+        addresses.push((address, len));
+    }
+    Some(addresses)
+}
+
+/// Reads a gateway, or one per family.
+pub(super) fn read_gateways(field: &Field<'_>, addresses: &[(IpAddr, u8)]) -> Option<Vec<IpAddr>> {
+    let mut gateways: Vec<IpAddr> = Vec::new();
+    for item in field.one_or_more()? {
+        let Value::String(text) = item.value() else {
+            return item.refuse_type("an address like \"10.10.0.1\" is expected");
+        };
+        let Ok(gateway) = text.parse::<IpAddr>() else {
+            return item.refuse("is not an address, like 10.10.0.1");
+        };
+        let v6 = gateway.is_ipv6();
+        if gateway.is_unspecified() || gateway.is_multicast() {
+            return item.refuse("is not an address that a gateway can have");
+        }
+        if gateways.iter().any(|other| other.is_ipv6() == v6) {
+            return item.refuse(format!("is a second {} gateway; one per family is allowed", family(v6)));
+        }
+        if !addresses.iter().any(|(address, _)| address.is_ipv6() == v6) {
+            return item.refuse(format!("is {}, but addresses holds none of that family", family(v6)));
+        }
+        let on_link =
+            |(address, len): &(IpAddr, u8)| Prefix { network: *address, len: *len }.contains(gateway);
+        let link_local = matches!(gateway, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        if !link_local && !addresses.iter().any(on_link) {
+            item.warn(format!("gateway {gateway} is in the network of none of the addresses"));
+        }
+        gateways.push(gateway);
+    }
+    Some(gateways)
+}

@@ -1,0 +1,3 @@
+//! What can be seen of the daemon from outside.
+
+pub mod log;

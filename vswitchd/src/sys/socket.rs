@@ -1,0 +1,116 @@
+//! UDP sockets made before they are bound, and the options std does not know. Sending and receiving many
+//! datagrams is [`super::mmsg`]'s.
+
+use super::address::SocketName;
+use super::{check, len_of};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+/// A non-blocking UDP socket of `address`'s family, not bound. An IPv6 one carries IPv6 only.
+pub fn udp(address: IpAddr) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    let kind = libc::SOCK_DGRAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: plain numbers in; the result is checked before use.
+    let fd = check(unsafe { libc::socket(family, kind, 0) })?;
+    // SAFETY: the kernel just made this descriptor and nobody else has it.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    if address.is_ipv6() {
+        set(&socket, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)?;
+    }
+    Ok(socket)
+}
+
+/// Binds `socket` to `address`.
+pub fn bind(socket: &OwnedFd, address: SocketAddr) -> io::Result<()> {
+    let name = SocketName::from(address);
+    // SAFETY: `name` is an initialised socket address of `name.len()` bytes and outlives the call.
+    check(unsafe { libc::bind(socket.as_raw_fd(), (&raw const name).cast(), name.len()) }).map(drop)
+}
+
+fn set(socket: &OwnedFd, level: libc::c_int, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
+    let len = len_of::<libc::c_int>();
+    // SAFETY: `value` is a c_int and outlives the call; `len` is its size.
+    check(unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), len) })
+        .map(drop)
+}
+
+/// Lets several sockets of this user share an address; the kernel spreads flows over them (SO_REUSEPORT).
+pub fn share_port(socket: &OwnedFd) -> io::Result<()> {
+    set(socket, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)
+}
+
+/// Asks for the count of datagrams lost to a full queue with each datagram (SO_RXQ_OVFL).
+pub fn report_overflow(socket: &OwnedFd) -> io::Result<()> {
+    set(socket, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1)
+}
+
+/// Takes IPv6 datagrams without a UDP checksum, as tunnels may send (RFC 6935).
+pub fn take_zero_checksums(socket: &OwnedFd) -> io::Result<()> {
+    set(socket, libc::SOL_UDP, libc::UDP_NO_CHECK6_RX, 1)
+}
+
+/// Never fragments what `socket` sends, and does not believe path-MTU messages about it either: larger than
+/// the interface is EMSGSIZE (IP_PMTUDISC_PROBE).
+pub fn never_fragment(socket: &OwnedFd, address: IpAddr) -> io::Result<()> {
+    match address {
+        IpAddr::V4(_) => set(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE),
+        IpAddr::V6(_) => set(socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_PROBE),
+    }
+}
+
+/// Asks for `bytes` of receive queue, beyond the system's limit where we may (SO_RCVBUFFORCE).
+pub fn set_receive_queue(socket: &OwnedFd, bytes: u32) -> io::Result<()> {
+    let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
+    set(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, bytes)
+        .or_else(|_| set(socket, libc::SOL_SOCKET, libc::SO_RCVBUF, bytes))
+}
+
+/// How many datagrams `socket` has lost since it was made, to a full queue or a bad checksum, modulo 2³²
+/// (SO_MEMINFO): the same count that comes with a datagram, but to be had when none comes.
+pub fn lost(socket: BorrowedFd<'_>) -> io::Result<u32> {
+    /// SK_MEMINFO_VARS of linux/sock_diag.h: nine numbers, the last of which is SK_MEMINFO_DROPS.
+    const VARS: usize = 9;
+    let mut vars = [0_u32; VARS];
+    let mut len = len_of::<[u32; VARS]>();
+    // SAFETY: the kernel writes at most `len` bytes into `vars`, and how many into `len`.
+    check(unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            vars.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    })?;
+    Ok(vars[VARS - 1])
+}
+
+/// Who is at the other end of a Unix socket, as the kernel saw it when the connection was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    /// Process id, in our process namespace.
+    pub pid: i32,
+    /// User id, in our user namespace.
+    pub uid: u32,
+    /// Group id, in our user namespace.
+    pub gid: u32,
+}
+
+/// The credentials of `stream`'s other end (SO_PEERCRED).
+pub fn peer_credentials(stream: &UnixStream) -> io::Result<Credentials> {
+    let mut who = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut len = len_of::<libc::ucred>();
+    // SAFETY: the kernel writes at most `len` bytes into `who`, and how many into `len`.
+    check(unsafe {
+        libc::getsockopt(
+            stream.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut who).cast(),
+            &raw mut len,
+        )
+    })?;
+    Ok(Credentials { pid: who.pid, uid: who.uid, gid: who.gid })
+}
