@@ -3,6 +3,7 @@
 pub mod cases;
 pub mod frames;
 pub mod lab;
+pub mod ovs;
 pub mod offload_body;
 pub mod pcap;
 pub mod reference;

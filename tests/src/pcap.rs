@@ -187,11 +187,11 @@ mod tests {
         assert_eq!(expected.records[1].nanos, 1000);
         // The same file as a little-endian machine writes it, and in microseconds.
         let swap = |at: usize, file: &mut Vec<u8>| file[at..at + 4].reverse();
-        let mut little = ours.clone();
+        let mut little = ours;
         for at in [0, 8, 12, 16, 20, 24, 28, 32, 36, 45, 49, 53, 57] {
             swap(at, &mut little);
         }
-        assert_eq!(read(&little), Ok(expected.clone()));
+        assert_eq!(read(&little), Ok(expected));
         little[0] = 0xd4;
         little[1] = 0xc3;
         assert_eq!(read(&little).unwrap().records[1].nanos, 1_000_000);

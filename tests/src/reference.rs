@@ -199,7 +199,7 @@ impl Reference {
         if first.is_none() && [TPID_CTAG, TPID_STAG].contains(&u16::from_be_bytes([rest[0], rest[1]])) {
             return Err(DropReason::VlanTruncated);
         }
-        let outer = first.map_or(Slot::default(), Slot::of);
+        let outer = first.map_or_else(Slot::default, Slot::of);
         let vid = Vlan::new(outer.vid).ok_or(DropReason::VlanReserved)?;
         let bridge_number = segment.map_or(port.bridge, |(bridge, _)| bridge);
         let bridge = spec.bridges.get(usize::from(bridge_number)).ok_or(DropReason::NoSuchPort)?;

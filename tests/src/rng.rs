@@ -39,7 +39,6 @@ impl Rng {
     }
 
     /// Sixty-four random bits.
-    #[expect(clippy::should_implement_trait, reason = "an endless stream needs no Option")]
     pub const fn next(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.state ^ (self.state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
