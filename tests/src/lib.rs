@@ -1,13 +1,12 @@
-//! What the tests share: frame builders, captures, a naive reference switch, a namespace lab. Not here: tests.
+//! What the tests share: frame builders, captures, a naive reference switch, a driver of stock Open vSwitch, a
+//! namespace lab, and the bodies that property tests and fuzz targets have in common. Not here: tests.
 
 pub mod cases;
+pub mod config_body;
 pub mod frames;
 pub mod lab;
-pub mod ovs;
 pub mod offload_body;
+pub mod ovs;
 pub mod pcap;
 pub mod reference;
 pub mod rng;
-//! Support for tests.
-
-pub mod config_body;
