@@ -6,6 +6,7 @@ mod link_support;
 use link_support::{LIMIT, assert_all_sent, isolated, port, record, repeated, up, wait};
 use std::net::UdpSocket;
 use std::os::fd::AsFd;
+use std::path::Path;
 use tun_tap::{Iface, Mode};
 use vswitch_core::frame::{Head, TxRange};
 use vswitch_core::{Arrival, Batch, Offload, TxList};
@@ -158,6 +159,16 @@ fn a_tap_in_use_or_another_kind_of_interface_is_refused_by_name() {
         assert_eq!(open("tap0").name(), "tap0");
         let error = open_or_adopt(Source::Open { name: "lo" }).unwrap_err();
         assert!(matches!(error, LinkError::NotTap { .. }), "{error}");
+    });
+}
+
+#[test]
+fn a_missing_tun_driver_is_said_with_what_to_do() {
+    isolated(|| {
+        netns::mount_tmpfs(Path::new("/dev/net")).unwrap();
+        let error = open_or_adopt(Source::Open { name: "tap0" }).unwrap_err();
+        assert!(matches!(error, LinkError::TunMissing), "{error}");
+        assert!(error.to_string().starts_with("/dev/net/tun is missing: load the driver"), "{error}");
     });
 }
 

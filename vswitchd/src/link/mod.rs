@@ -146,3 +146,9 @@ impl Link for AnyLink {
         }
     }
 }
+
+/// Workers share links.
+const _: () = {
+    const fn shared<T: Send + Sync>() {}
+    shared::<AnyLink>();
+};

@@ -139,21 +139,41 @@ impl Signals {
             }
         }
     }
-
-    /// Unblocks every signal for the calling thread: for the moment before it becomes another program.
-    pub fn release() -> io::Result<()> {
-        // SAFETY: an all-zero sigset_t is one that sigemptyset may initialise; pthread_sigmask only reads it.
-        let failed = unsafe {
-            let mut set: libc::sigset_t = std::mem::zeroed();
-            libc::sigemptyset(&raw mut set);
-            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut())
-        };
-        if failed == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(failed)) }
-    }
 }
 
 impl AsFd for Signals {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bell_rings_until_it_is_hushed() {
+        let bell = Bell::new().unwrap();
+        let rings = || wait_readable(bell.as_fd(), Some(Duration::ZERO)).unwrap().readable;
+        bell.hush();
+        assert!(!rings());
+        bell.ring();
+        bell.ring();
+        assert!(rings());
+        bell.hush();
+        assert!(!rings());
+    }
+
+    #[test]
+    fn signals_wait_in_their_descriptor() {
+        let signals = Signals::take().unwrap();
+        assert_eq!(signals.next().unwrap(), None);
+        for signal in [libc::SIGHUP, libc::SIGTERM] {
+            // SAFETY: raise takes a number; the signal is blocked for this thread, to which alone it goes.
+            assert_eq!(unsafe { libc::raise(signal) }, 0);
+        }
+        assert!(wait_readable(signals.as_fd(), Some(Duration::ZERO)).unwrap().readable);
+        let got = [signals.next().unwrap(), signals.next().unwrap(), signals.next().unwrap()];
+        assert_eq!(got, [Some(Signal::Hangup), Some(Signal::Terminate), None]);
     }
 }

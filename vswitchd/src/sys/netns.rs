@@ -206,10 +206,3 @@ fn ids() -> (libc::uid_t, libc::gid_t) {
 pub fn is_root() -> bool {
     ids().0 == 0
 }
-
-/// Asks the kernel to kill the calling process when the thread that started it ends (PR_SET_PDEATHSIG).
-pub fn die_with_parent() -> io::Result<()> {
-    let signal: libc::c_ulong = libc::SIGKILL.unsigned_abs().into();
-    // SAFETY: PR_SET_PDEATHSIG takes one number.
-    check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal) }).map(drop)
-}
