@@ -1,4 +1,5 @@
 //! Properties of offload: cutting, merging, finishing checksums; with pnet as an independent opinion.
+#![allow(clippy::unwrap_used, reason = "a test that finds nothing where something must be fails there")]
 
 use pnet_packet::{ipv4, ipv6, tcp, udp};
 use proptest::collection::vec;
@@ -12,8 +13,15 @@ use vswitch_tests::offload_body::{
     repair, right_checksum, seed, superframe, wire_frames, word_at,
 };
 
-/// What pnet says the transport checksum should be.
+/// What pnet says the transport checksum should be. It leaves it to its caller that UDP must not show 0.
 fn pnet_checksum(frame: &[u8], layout: &Layout) -> u16 {
+    match pnet_sum(frame, layout) {
+        0 if layout.is_udp() => 0xffff,
+        sum => sum,
+    }
+}
+
+fn pnet_sum(frame: &[u8], layout: &Layout) -> u16 {
     let (ip_bytes, transport) = (&frame[layout.ip_at..], &frame[layout.transport_at..]);
     if layout.v6 {
         let ip = ipv6::Ipv6Packet::new(ip_bytes).unwrap();
@@ -189,7 +197,7 @@ proptest! {
     }
 
     #[test]
-    fn sums_of_pieces_equal_the_sum_of_the_whole(bytes in bytes(0..3000), cuts in vec(0..3000usize, 0..8)) {
+    fn sums_of_pieces_equal_the_sum_of_the_whole(bytes in bytes(1..3000), cuts in vec(0..3000usize, 0..8)) {
         let sum = in_pieces(&bytes, &cuts).into_iter().fold(Sum::new(), Sum::with);
         prop_assert_eq!(sum.folded(), ones_sum(&bytes));
         prop_assert_eq!(sum.checksum(), pnet_packet::util::checksum(&bytes, usize::MAX));

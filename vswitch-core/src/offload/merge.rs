@@ -3,9 +3,12 @@
 //! Payload is not copied: a superframe is freshly written headers and one range for each frame taken.
 
 use super::{Checksum, Gso, GsoKind, MAX_HEADERS_LEN, Offload, put, word};
+use crate::wire::be16;
 use crate::wire::checksum::{Sum, checksum};
-use crate::wire::ip::{self, PROTOCOL_TCP, PROTOCOL_UDP, Tcp, UDP_HEADER_LEN, V6_HEADER_LEN, Version};
-use crate::wire::{be16, be32};
+use crate::wire::ip::{
+    self, PROTOCOL_TCP, PROTOCOL_UDP, TCP_HEADER_LEN, Tcp, UDP_HEADER_LEN, V4_HEADER_LEN, V6_HEADER_LEN,
+    Version,
+};
 
 /// How many frames a train takes.
 pub const MAX_PIECES: usize = 128;
@@ -94,6 +97,8 @@ struct Shape {
     dont_fragment: bool,
     /// The pseudo-header without the length.
     pseudo: Sum,
+    /// The IPv4 header without length, identification and checksum.
+    ip_sum: Sum,
 }
 
 /// What differs from frame to frame, read from one.
@@ -103,6 +108,10 @@ struct Varying {
     id: u16,
     sequence: u32,
     push: bool,
+    /// IPv4 length and header checksum.
+    ip_words: (u16, u16),
+    /// The transport checksum.
+    checksum: u16,
 }
 
 impl Default for Train {
@@ -128,6 +137,7 @@ impl Train {
                 first_id: 0,
                 dont_fragment: false,
                 pseudo: Sum::new(),
+                ip_sum: Sum::new(),
             },
             pieces: [Piece { frame: 0, from: 0, to: 0 }; MAX_PIECES],
             count: 0,
@@ -180,7 +190,7 @@ impl Train {
         let Some(shape) = shape(bytes) else { return false };
         let Some(varying) = shape.varying(bytes) else { return false };
         let shape = Shape { size: varying.payload, first_id: varying.id, ..shape };
-        if !shape.sums_are_right(bytes, varying.payload, verified) {
+        if !shape.sums_are_right(bytes, &varying, verified) {
             return false;
         }
         let (Some(head), Some(from)) = (self.head.get_mut(..shape.header_len), bytes.get(..shape.header_len))
@@ -195,7 +205,7 @@ impl Train {
     }
 
     fn go_on(&mut self, frame: usize, at: usize, bytes: &[u8], verified: bool) -> bool {
-        let shape = self.shape;
+        let shape = &self.shape;
         if self.closed || self.count == MAX_PIECES || !self.has_same_headers(bytes) {
             return false;
         }
@@ -211,7 +221,7 @@ impl Train {
             && (!is_tcp || varying.sequence == self.sequence)
             && varying.payload <= shape.size
             && shape.header_len - shape.ip_at + self.payload + varying.payload <= MAX_IP_LEN;
-        if !goes_on || !shape.sums_are_right(bytes, varying.payload, verified) {
+        if !goes_on || !shape.sums_are_right(bytes, &varying, verified) {
             return false;
         }
         self.id_step = step;
@@ -322,6 +332,14 @@ fn shape(bytes: &[u8]) -> Option<Shape> {
         first_id: 0,
         dont_fragment: ip.dont_fragment(),
         pseudo: ip.pseudo_header(0)?,
+        ip_sum: match ip.version {
+            Version::V4 => Sum::new()
+                .with(ip.header())
+                .without_word(be16(bytes, ip.at + 2)?)
+                .without_word(be16(bytes, ip.at + 4)?)
+                .without_word(be16(bytes, ip.at + 10)?),
+            Version::V6 => Sum::new(),
+        },
     })
 }
 
@@ -329,40 +347,50 @@ impl Shape {
     /// What varies, in a frame of this shape; `None` when a length does not fit, there is no payload, or UDP has
     /// no checksum.
     fn varying(&self, bytes: &[u8]) -> Option<Varying> {
-        let (ip_at, at) = (self.ip_at, self.transport_at);
-        let (end, id) = match self.version {
-            Version::V4 => (ip_at + usize::from(be16(bytes, ip_at + 2)?), be16(bytes, ip_at + 4)?),
-            Version::V6 => (ip_at + V6_HEADER_LEN + usize::from(be16(bytes, ip_at + 4)?), 0),
+        let (ip, transport) = (bytes.get(self.ip_at..)?, bytes.get(self.transport_at..)?);
+        let (ip, transport) =
+            (ip.first_chunk::<V4_HEADER_LEN>()?, transport.first_chunk::<UDP_HEADER_LEN>()?);
+        let word = |a: u8, b: u8| u16::from_be_bytes([a, b]);
+        let (ip_len, id, ip_words) = match self.version {
+            Version::V4 => {
+                let total = word(ip[2], ip[3]);
+                (usize::from(total), word(ip[4], ip[5]), (total, word(ip[10], ip[11])))
+            }
+            Version::V6 => (V6_HEADER_LEN + usize::from(word(ip[4], ip[5])), 0, (0, 0)),
         };
-        if end <= self.header_len || end > bytes.len() || end - ip_at > MAX_IP_LEN {
+        let end = self.ip_at + ip_len;
+        if end <= self.header_len || end > bytes.len() || ip_len > MAX_IP_LEN {
             return None;
         }
-        let (sequence, push) = match self.kind {
-            GsoKind::Udp => {
-                let (len, field) = (usize::from(be16(bytes, at + 4)?), be16(bytes, at + 6)?);
-                if at + len != end || field == 0 {
-                    return None;
-                }
-                (0, false)
-            }
-            GsoKind::Tcp4 | GsoKind::Tcp6 => (be32(bytes, at + 4)?, bytes.get(at + 13)? & Tcp::PSH != 0),
-        };
-        Some(Varying { payload: end - self.header_len, id, sequence, push })
+        let payload = end - self.header_len;
+        if self.kind == GsoKind::Udp {
+            let (len, checksum) =
+                (usize::from(word(transport[4], transport[5])), word(transport[6], transport[7]));
+            let fits = self.transport_at + len == end && checksum != 0;
+            return fits.then_some(Varying { payload, id, sequence: 0, push: false, ip_words, checksum });
+        }
+        let tcp = bytes.get(self.transport_at..)?.first_chunk::<TCP_HEADER_LEN>()?;
+        let sequence = u32::from_be_bytes([tcp[4], tcp[5], tcp[6], tcp[7]]);
+        let push = tcp[13] & Tcp::PSH != 0;
+        Some(Varying { payload, id, sequence, push, ip_words, checksum: word(tcp[16], tcp[17]) })
     }
 
     /// Whether the IPv4 header's checksum is right, and the transport's is right, unfinished or `verified`.
-    fn sums_are_right(&self, bytes: &[u8], payload: usize, verified: bool) -> bool {
-        let (ip_at, at) = (self.ip_at, self.transport_at);
-        let end = self.header_len + payload;
-        let (Some(ip_header), Some(transport)) = (bytes.get(ip_at..at), bytes.get(at..end)) else {
+    fn sums_are_right(&self, bytes: &[u8], varying: &Varying, verified: bool) -> bool {
+        if self.version == Version::V4 {
+            let (total, checksum) = varying.ip_words;
+            if self.ip_sum.with_word(total).with_word(varying.id).with_word(checksum).checksum() != 0 {
+                return false;
+            }
+        }
+        if verified {
+            return true;
+        }
+        let Some(transport) = bytes.get(self.transport_at..self.header_len + varying.payload) else {
             return false;
         };
-        if self.version == Version::V4 && checksum(ip_header) != 0 {
-            return false;
-        }
         let pseudo = self.pseudo.with_word(word(transport.len()));
-        let field = be16(transport, usize::from(self.kind.checksum_offset()));
-        verified || pseudo.with(transport).checksum() == 0 || field == Some(pseudo.folded())
+        pseudo.with(transport).checksum() == 0 || varying.checksum == pseudo.folded()
     }
 
     /// Marks every bit that must be the same in all frames.

@@ -109,10 +109,9 @@ pub const fn udp_field(checksum: u16) -> u16 {
 
 #[inline]
 const fn fold(mut sum: u64) -> u16 {
-    sum = (sum & 0xffff_ffff) + (sum >> 32);
-    sum = (sum & 0xffff_ffff) + (sum >> 32);
-    sum = (sum & 0xffff) + (sum >> 16);
-    sum = (sum & 0xffff) + (sum >> 16);
+    sum = (sum & 0xffff_ffff) + (sum >> 32); // below 2³³
+    sum = (sum & 0xffff) + (sum >> 16); // below 2¹⁸
+    sum = (sum & 0xffff) + (sum >> 16); // at most 0x10002
     sum = (sum & 0xffff) + (sum >> 16);
     (sum & 0xffff) as u16
 }
@@ -202,6 +201,18 @@ mod tests {
         for len in [1399, 1400, 9000, 65_535, 65_536, BLOCK * STEPS - 1, BLOCK * STEPS, BLOCK * STEPS + 33] {
             assert_eq!(Sum::new().with(&noise(len)).folded(), by_the_letter(&noise(len)), "{len}");
             assert_eq!(Sum::new().with(&alloc::vec![0xff; len - len % 2]).folded(), 0xffff);
+        }
+    }
+
+    #[test]
+    fn a_fold_is_the_remainder_of_65535_and_zero_only_of_zero() {
+        let edges =
+            [0, 1, 0xfffe, 0xffff, 0x1_0000, 0xffff_ffff, 1 << 32, (1 << 33) - 2, u64::MAX - 1, u64::MAX];
+        let sums =
+            edges.into_iter().chain((0..64).map(|bit| u64::MAX >> bit)).chain((0..64).map(|bit| 1 << bit));
+        for sum in sums {
+            let expected = if sum == 0 { 0 } else { (sum - 1) % 0xffff + 1 };
+            assert_eq!(u64::from(fold(sum)), expected, "{sum:x}");
         }
     }
 
