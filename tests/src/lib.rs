@@ -3,8 +3,8 @@
 pub mod cases;
 pub mod frames;
 pub mod lab;
-pub mod ovs;
 pub mod offload_body;
+pub mod ovs;
 pub mod pcap;
 pub mod reference;
 pub mod rng;
