@@ -275,7 +275,7 @@ impl Reference {
         let mut reason = DropReason::NoEgress;
         for to in self.spec.ports.iter().filter(|to| to.id != from.id) {
             match self.leave(to, frame) {
-                Ok(_) | Err(DropReason::TooBig) if same_group(from, to) => {
+                Ok(_) | Err(DropReason::TooBig | DropReason::InnerVlan) if same_group(from, to) => {
                     if reason == DropReason::NoEgress {
                         reason = DropReason::SplitHorizon;
                     }
