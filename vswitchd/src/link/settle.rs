@@ -3,24 +3,8 @@
 
 use std::ops::Range;
 use vswitch_core::frame::TxRecord;
+use vswitch_core::offload::{cut, finish_checksum};
 use vswitch_core::{Batch, TxList};
-
-use awaited::{cut, finish_checksum};
-
-/// Stand-ins with the signatures of `vswitch_core::offload`, which refuse: one `use` replaces this module.
-mod awaited {
-    use std::ops::Range;
-    use vswitch_core::Offload;
-    use vswitch_core::offload::Checksum;
-
-    pub(super) const fn finish_checksum(_: &mut [u8], _: Checksum) -> Result<(), ()> {
-        Err(())
-    }
-
-    pub(super) fn cut(_: &[u8], _: &Offload, _: impl FnMut(&[u8], Range<usize>)) -> Result<usize, ()> {
-        Err(())
-    }
-}
 
 /// Buffers for copies, one worker's, reused for ever.
 #[derive(Debug, Default)]
