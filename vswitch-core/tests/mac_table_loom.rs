@@ -15,10 +15,10 @@ use vswitch_core::{Instant, Mac, PortId, Segment, Vlan};
 
 const AGEING: Duration = Duration::from_secs(300);
 
-/// Tries every interleaving with at most five forced switches between the threads.
+/// Tries every interleaving.
 fn explore(body: impl Fn() + Sync + Send + 'static) {
     let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(5);
+    model.preemption_bound = None;
     model.max_branches = 20_000;
     model.check(body);
 }

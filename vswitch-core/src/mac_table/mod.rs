@@ -7,7 +7,7 @@
 //!
 //! # Shape
 //! A slot is two words: the key (an index for the segment, 16 bits, and the address, 48) and the value (see
-//! [`slots`]: tick, version, handle). Four slots make a bucket of 64 bytes. A key may lie in two buckets,
+//! `slots.rs`: tick, version, handle). Four slots make a bucket of 64 bytes. A key may lie in two buckets,
 //! which a seeded hash picks; at most half of the slots are in use, and when both buckets are full an entry
 //! moves to its other one.
 //!
@@ -20,7 +20,7 @@
 //! # Fairness
 //! In a full table the port with the most entries gives up the one it saw least recently, and never to a
 //! port that has as many or more. The order is exact in tables of up to 1,024 entries and by the second,
-//! with a second chance, in larger ones (see [`order`]).
+//! with a second chance, in larger ones (see `order.rs`).
 //!
 //! # Thread-safety
 //! Keys and values are written under the lock, but for one thing: a refresh replaces a value by one with
@@ -58,6 +58,7 @@
 
 mod entry;
 mod held;
+mod listing;
 mod names;
 mod order;
 mod ranks;
@@ -67,7 +68,6 @@ mod sync;
 use crate::port::{PortId, Segment};
 use crate::time::Instant;
 use crate::wire::ethernet::Mac;
-use crate::wire::vlan::Vlan;
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use core::fmt;
@@ -403,40 +403,6 @@ impl MacTable {
         }
     }
 
-    /// Shows every live entry to `f`, in no order that means anything: each once, when nothing changes
-    /// meanwhile.
-    pub fn for_each(&self, now: Instant, mut f: impl FnMut(Entry)) {
-        let tick = tick_of(now);
-        for slot in 0..self.slots.count() {
-            let read = self.slots.read(slot, |key, value| {
-                (self.segment_of[index_in(key)].load(Ordering::Acquire), self.port_behind(value))
-            });
-            if let Some((key, value, (segment, port))) = read
-                && let Some(entry) = self.entry(tick, key, value, port, segment)
-            {
-                f(entry);
-            }
-        }
-    }
-
-    fn entry(&self, tick: u32, key: u64, value: Value, port: u32, segment: u32) -> Option<Entry> {
-        let segment = segment.checked_sub(1)?;
-        if self.has_aged(value, tick) {
-            return None;
-        }
-        let (state, age) = match value.is_static() {
-            true => (EntryState::Static, 0),
-            false => (EntryState::Learned, value.age(tick)),
-        };
-        Some(Entry {
-            segment: segment_at(segment)?,
-            mac: Mac::from_u64(key & MAC),
-            port: PortId::new(port.checked_sub(1)?)?,
-            age: Duration::from_secs(age.into()),
-            state,
-        })
-    }
-
     /// The entries of `port`, static ones included; those that have aged out count until they are swept.
     #[must_use]
     pub fn entries_of(&self, port: PortId) -> u32 {
@@ -601,11 +567,6 @@ const MAC: u64 = (1 << 48) - 1;
 #[inline]
 fn key_of(index: u32, mac: u64) -> u64 {
     u64::from(index) << 48 | mac
-}
-
-fn segment_at(number: u32) -> Option<Segment> {
-    let vlan = Vlan::new(u16::try_from(number & 0xfff).ok()?)?;
-    Segment::new(u8::try_from(number >> 12).ok()?, vlan)
 }
 
 fn index_in(key: u64) -> usize {

@@ -3,6 +3,7 @@
 #![allow(clippy::cast_possible_truncation, reason = "the numbers of a test are small")]
 
 use super::*;
+use crate::wire::vlan::Vlan;
 use Learned::{Moved, New, Same};
 
 const AGEING: Duration = Duration::from_secs(300);
