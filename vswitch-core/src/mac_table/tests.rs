@@ -1,6 +1,9 @@
 //! The table from outside, one behaviour at a time, and an audit of its insides.
+#![cfg(not(loom))]
+#![allow(clippy::cast_possible_truncation, reason = "the numbers of a test are small")]
 
 use super::*;
+use crate::wire::vlan::Vlan;
 use Learned::{Moved, New, Same};
 
 const AGEING: Duration = Duration::from_secs(300);
@@ -54,8 +57,8 @@ fn listed(table: &MacTable, now: Instant) -> Vec<Entry> {
 
 /// Every count, list and rank, against the slots.
 fn audit(table: &MacTable) {
-    let mut held_by = std::collections::BTreeMap::new();
-    let mut listed = std::collections::BTreeMap::new();
+    let mut held_by = BTreeMap::new();
+    let mut listed = BTreeMap::new();
     for slot in 0..table.slots.count() {
         let (key, value) = (table.slots.key(slot), table.slots.value(slot));
         if value.is_vacant() {
@@ -322,13 +325,13 @@ fn the_insides_agree_after_any_sequence() {
                 0 => table.flush_port(on),
                 1 => table.flush_segment(s),
                 2 => table.flush_port_segment(on, s),
-                3..10 => drop(table.add_static(s, m, on)),
-                10..20 => drop(table.remove(at(now), s, m)),
+                3..10 => _ = table.add_static(s, m, on),
+                10..20 => _ = table.remove(at(now), s, m),
                 20..25 => now += random(200),
                 25..30 => table.sweep(at(now), 3),
                 30 => table.bind(on, Some(random(20) as u32)),
                 31 => table.bind(on, None),
-                _ => drop(table.learn(at(now), s, m, on)),
+                _ => _ = table.learn(at(now), s, m, on),
             }
             if step % 1000 == 0 {
                 audit(&table);
