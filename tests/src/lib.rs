@@ -3,6 +3,8 @@
 
 pub mod cases;
 pub mod config_body;
+pub mod driven;
+pub mod fabric;
 pub mod frames;
 pub mod lab;
 pub mod offload_body;
@@ -10,3 +12,5 @@ pub mod ovs;
 pub mod pcap;
 pub mod reference;
 pub mod rng;
+pub mod switch_body;
+pub mod vxlan_body;
