@@ -3,6 +3,7 @@
 
 pub mod cases;
 pub mod config_body;
+pub mod daemon;
 pub mod frames;
 pub mod lab;
 pub mod offload_body;
