@@ -5,6 +5,7 @@ pub mod cases;
 pub mod config_body;
 pub mod driven;
 pub mod fabric;
+pub mod daemon;
 pub mod frames;
 pub mod lab;
 pub mod offload_body;
