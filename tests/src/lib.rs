@@ -5,6 +5,7 @@ pub mod cases;
 pub mod config_body;
 pub mod frames;
 pub mod lab;
+pub mod node;
 pub mod offload_body;
 pub mod ovs;
 pub mod pcap;
