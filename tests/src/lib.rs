@@ -8,6 +8,7 @@ pub mod fabric;
 pub mod daemon;
 pub mod frames;
 pub mod lab;
+pub mod node;
 pub mod offload_body;
 pub mod ovs;
 pub mod pcap;
