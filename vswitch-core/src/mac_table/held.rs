@@ -345,7 +345,8 @@ impl Holder<'_> {
         if t.held_by[own as usize].get() == 0 {
             return;
         }
-        match Some(port).filter(|_| !t.order.is_exact()).and_then(|port| self.take_handle(port)) {
+        let fresh = if t.order.is_exact() { None } else { self.take_handle(port) };
+        match fresh {
             Some(fresh) => {
                 t.learned[port].set(fresh);
                 self.strike_handle(own);

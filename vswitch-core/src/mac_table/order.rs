@@ -4,9 +4,11 @@
 //! without the lock, and its place in the list is put right when it comes to the front. One more list has
 //! the learned entries of all ports, for those that age out. Within the second a station is as old as its
 //! first frame: a flood from its own port that turns over that port's whole share in a second takes it
-//! along, as it does in Open vSwitch. In a large one the order is by tick, with
-//! a second chance: stations seen only once wait in a list of their own and count as one tick older, so
-//! that a flood of new addresses turns over there and not among the stations that speak.
+//! along, as it does in Open vSwitch.
+//!
+//! In a large one the order is by tick, with a second chance: stations seen only once wait in a list of
+//! their own and count as one tick older, so that a flood of new addresses turns over there and not among
+//! the stations that speak.
 //!
 //! Not here: whose entry is given up (see [`super`]). Except for the stamps all of it is under the lock.
 
