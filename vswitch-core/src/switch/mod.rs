@@ -2,7 +2,7 @@
 //!
 //! A [`Worker`] is one thread's share of the switch. It reads an immutable [`Topology`] and a [`MacTable`] that
 //! all workers share, and writes a [`TxList`]. [`Worker::forward`] and [`Worker::explain`] run the very same
-//! code over two kinds of [`Sink`]: one counts and sends, the other writes down.
+//! code over two kinds of `Sink`: one counts and sends, the other writes down.
 //!
 //! Not here: reading, sending, waiting, and the time.
 
