@@ -51,6 +51,13 @@ impl Control {
         Ok(total)
     }
 
+    /// Entries that count: neither aged out nor flushed.
+    fn mac_entries(&self) -> u64 {
+        let mut count = 0;
+        self.running.macs.for_each(clock::now(), |_| count += 1);
+        count
+    }
+
     fn status(&self) -> Result<Value, RpcError> {
         let counters = self.counters()?;
         let running = &self.running;
@@ -94,7 +101,7 @@ impl Control {
             "underlay_port": self.file.underlay.as_ref().map(|underlay| underlay.port),
             "tap_path": "basic",
             "underlay_path": "mmsg",
-            "mac_entries": running.macs.len(),
+            "mac_entries": self.mac_entries(),
             "mac_limit": running.macs.limit(),
             "mac_table_bytes": running.macs.memory_bytes(),
             "ageing_seconds": running.macs.ageing().as_secs(),
@@ -567,7 +574,7 @@ impl Control {
             ports: &ports,
             peers: &peers,
             counters: &total,
-            mac_entries: u64::from(self.running.macs.len()),
+            mac_entries: self.mac_entries(),
             busy: &busy,
         }))
     }
