@@ -18,7 +18,7 @@ pub use topology::{Bridge, Topology, TopologyError};
 use crate::frame::{Arrival, Batch, Head, MAX_HEAD_LEN, TxList, TxRange};
 use crate::mac_table::{Learned, MacTable, Refused};
 use crate::offload::{Offload, partial_checksum};
-use crate::port::{Attachment, Carries, Group, Port, PortId, Segment};
+use crate::port::{Carries, Group, Port, PortId, Segment};
 use crate::time::Instant;
 use crate::verdict::{DropReason, Verdict, Why};
 use crate::wire::ethernet::{self, ADDRESSES_LEN, MAX_FRAME_LEN, Mac};
@@ -26,6 +26,7 @@ use crate::wire::{flow, vlan, vxlan};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use dress::{Admitted, Dress, admit, dress};
+use topology::BridgeState;
 
 /// How many buckets of the MAC table one tick looks through, at least.
 const SWEEP_BUCKETS: usize = 4096;
@@ -166,6 +167,7 @@ trait Sink {
 
 /// A frame that has been let in.
 struct Entered<'a> {
+    bridge: &'a BridgeState,
     bytes: &'a [u8],
     base: usize,
     port: PortId,
@@ -177,6 +179,7 @@ struct Entered<'a> {
     src: Mac,
 }
 
+#[inline]
 fn journey<S: Sink>(
     topology: &Topology,
     macs: &MacTable,
@@ -206,8 +209,9 @@ fn journey<S: Sink>(
 }
 
 /// Admission: which port, which segment, which tags, and whether at all.
+#[inline]
 fn ingress<'a, S: Sink>(
-    topology: &Topology,
+    topology: &'a Topology,
     arrival: Arrival,
     offload: Offload,
     bytes: &'a [u8],
@@ -250,7 +254,18 @@ fn ingress<'a, S: Sink>(
         return Err(refuse(DropReason::ReservedGroup));
     }
     let offload = arrived_offload(arrival, offload, frame).ok_or_else(|| refuse(DropReason::BadOffload))?;
-    Ok(Entered { bytes, base, port: port.id, group: port.group, segment, admitted, offload, dst, src })
+    Ok(Entered {
+        bridge,
+        bytes,
+        base,
+        port: port.id,
+        group: port.group,
+        segment,
+        admitted,
+        offload,
+        dst,
+        src,
+    })
 }
 
 /// The VXLAN header's rules: which segment the datagram is for, or why it is refused.
@@ -283,6 +298,7 @@ fn arrived_offload(arrival: Arrival, offload: Offload, frame: &[u8]) -> Option<O
 }
 
 /// Learns the source and looks the destination up.
+#[inline]
 fn decide<S: Sink>(
     topology: &Topology,
     macs: &MacTable,
@@ -290,10 +306,7 @@ fn decide<S: Sink>(
     frame: &Entered<'_>,
     sink: &mut S,
 ) -> Verdict {
-    let flooded = topology
-        .bridge(frame.segment.bridge())
-        .is_some_and(|bridge| bridge.config.flood_vlans.contains(frame.segment.vlan()));
-    if flooded {
+    if frame.bridge.config.flood_vlans.contains(frame.admitted.vlan) {
         sink.note(Step::FloodVlan);
         return Verdict::Flood(frame.segment);
     }
@@ -325,9 +338,10 @@ fn decide<S: Sink>(
 }
 
 /// Leaves by one port. `Some` where that came to nothing.
+#[inline]
 fn to<S: Sink>(topology: &Topology, frame: &Entered<'_>, port: PortId, sink: &mut S) -> Option<Verdict> {
     let port = topology.port(port)?;
-    match egress(topology, port, frame, sink) {
+    match egress(port, frame, sink) {
         Ok(()) => None,
         Err(Refusal::Drop(reason)) => {
             sink.drop(Some(port.id), reason);
@@ -352,7 +366,7 @@ fn flood<S: Sink>(topology: &Topology, frame: &Entered<'_>, sink: &mut S) -> Opt
             horizon = true;
             continue;
         }
-        match egress(topology, port, frame, sink) {
+        match egress(port, frame, sink) {
             Ok(()) => heard = true,
             // Not a listener after all: a VLAN rule that only the frame's inner tag decides.
             Err(Refusal::Drop(reason)) => sink.note(Step::Refused { port: port.id, reason }),
@@ -381,17 +395,17 @@ enum Refusal {
     TooBig(Why),
 }
 
-fn egress<S: Sink>(
-    topology: &Topology,
-    port: &Port,
-    frame: &Entered<'_>,
-    sink: &mut S,
-) -> Result<(), Refusal> {
-    let vni = topology.vni_of(frame.segment);
+#[inline]
+fn egress<S: Sink>(port: &Port, frame: &Entered<'_>, sink: &mut S) -> Result<(), Refusal> {
     let inner = frame.bytes.get(frame.base..).unwrap_or_default();
+    let tunnel = port.tunnel();
+    let vni = tunnel.and_then(|_| frame.bridge.members(frame.admitted.vlan).vni);
     let dress = dress(port, vni, &frame.admitted, inner).map_err(Refusal::Drop)?;
-    let offload = frame.offload.shifted(dress.growth()).ok_or(Refusal::Drop(DropReason::BadOffload))?;
-    if let Attachment::Tunnel(tunnel) = &port.attachment {
+    let mut offload = frame.offload;
+    if !offload.is_none() {
+        offload = offload.shifted(dress.growth()).ok_or(Refusal::Drop(DropReason::BadOffload))?;
+    }
+    if let Some(tunnel) = tunnel {
         fits(port.mtu, tunnel.remote.is_ipv6(), inner, &dress, &offload)?;
         let offload = offload.shifted(8).ok_or(Refusal::Drop(DropReason::BadOffload))?;
         sink.emit(port.id, frame.bytes, frame.base, &dress, offload, flow::entropy(inner));
@@ -433,10 +447,12 @@ struct Sending<'a> {
 }
 
 impl Sink for Sending<'_> {
+    #[inline]
     fn received(&mut self, port: PortId, bytes: usize) {
         self.counters.received(port, bytes as u64);
     }
 
+    #[inline]
     fn learn(&mut self, segment: Segment, mac: Mac, port: PortId) -> Learned {
         let learned = self.macs.learn(self.now, segment, mac, port);
         let from = match learned {
@@ -486,6 +502,7 @@ impl Sink for Sending<'_> {
     ) {
         let slot = usize::from(dress.vni.is_some());
         let head = match self.heads[slot] {
+            _ if dress.is_as_arrived() => Head::NONE,
             Some((written, head)) if written == *dress => head,
             _ => {
                 let mut buffer = [0; MAX_HEAD_LEN];
