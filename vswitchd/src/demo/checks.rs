@@ -2,11 +2,10 @@
 
 use super::layout::{Layout, Pod};
 use super::node;
-use super::ping::{Ping, is_silence};
+use super::ping::{Ping, is_routeless};
 use super::transfer::transfer;
 use crate::datapath::clock;
 use crate::sys::netns;
-use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
@@ -122,15 +121,23 @@ impl Check {
     }
 
     fn reached(&self, address: IpAddr) -> anyhow::Result<String> {
-        let mut ping = self.ping(address)?;
+        let pod = netns::open(&self.from)?;
         let started = clock::now();
-        while reply(&mut ping, Duration::from_millis(200))?.is_none() {
-            anyhow::ensure!(clock::now().since(started) < FIRST_REPLY, "no reply from {address}");
-            // After a reply that did not come this is nothing; after a send refused at once it is a pause.
+        let mut ping = loop {
+            let first = Ping::new(pod.as_fd(), address).and_then(|mut ping| {
+                let came = ping.once(FIRST_REPLY / 10)?;
+                Ok(came.map(|_| ping))
+            });
+            match first {
+                Ok(Some(ping)) => break ping,
+                Err(error) if !is_routeless(&error) => return Err(error.into()),
+                _ => anyhow::ensure!(clock::now().since(started) < FIRST_REPLY, "no reply from {address}"),
+            }
+            // After a reply that did not come this is nothing; for a route that is still being made it is a pause.
             thread::sleep(Duration::from_millis(5));
-        }
+        };
         for number in 2..=REPLIES {
-            let came = reply(&mut ping, REPLY)?.is_some();
+            let came = ping.once(REPLY)?.is_some();
             anyhow::ensure!(came, "reply {number} of {REPLIES} from {address} did not come");
         }
         Ok(format!("{REPLIES} of {REPLIES} replies from {address}"))
@@ -142,7 +149,7 @@ impl Check {
             let mut ping = self.ping(*address)?;
             for _ in 0..2 {
                 let started = clock::now();
-                let came = reply(&mut ping, SILENCE)?;
+                let came = ping.once(SILENCE)?;
                 anyhow::ensure!(came.is_none(), "{address} answered across VLANs");
                 thread::sleep(SILENCE.saturating_sub(clock::now().since(started)));
                 sent += 1;
@@ -156,7 +163,7 @@ impl Check {
         let mut ping = self.ping(address)?;
         let mut trips = Vec::with_capacity(ROUND_TRIPS);
         for _ in 0..ROUND_TRIPS {
-            trips.extend(reply(&mut ping, REPLY)?);
+            trips.extend(ping.once(REPLY)?);
             anyhow::ensure!(!trips.is_empty(), "no reply from {address}");
         }
         anyhow::ensure!(trips.len() == ROUND_TRIPS, "{} of {ROUND_TRIPS} replies", trips.len());
@@ -172,11 +179,6 @@ impl Check {
         let rate = transfer.rate() / 1e9;
         Ok(format!("{rate:.2} Gbit/s, {megabytes} MB in {seconds:.2} s, every byte compared"))
     }
-}
-
-/// One ping, in which being unreachable is silence.
-fn reply(ping: &mut Ping, limit: Duration) -> io::Result<Option<Duration>> {
-    ping.once(limit).or_else(|error| if is_silence(&error) { Ok(None) } else { Err(error) })
 }
 
 /// Frames that went into the tunnel on one node and came out of it on the other, by the daemons' own count.
@@ -195,6 +197,7 @@ fn tunnelled(sockets: &[PathBuf], from: usize, to: usize) -> anyhow::Result<Stri
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::netlink::{Change, Netlink};
 
     #[test]
     fn the_checks_cover_both_vlans_both_families_and_both_kinds_of_apart() {
@@ -217,20 +220,26 @@ mod tests {
         assert!(all(&layout, false).iter().all(|check| !check.name().contains("IPv6")));
     }
 
-    /// Runs `test` as root of a network namespace with nothing in it but its own loopback, in a process of its own.
+    /// Runs `test` as root of a network namespace of its own, in a process of its own. In it are its loopback and a
+    /// link to the empty network 192.0.2.0/24.
     fn alone(name: &str, test: impl FnOnce()) {
         const ALONE: &str = "VSWITCHD_TEST_ALONE";
         if std::env::var_os(ALONE).is_some() {
-            let mut netlink = crate::sys::netlink::Netlink::open().unwrap();
-            let up = crate::sys::netlink::Change { up: Some(true), ..Default::default() };
-            netlink.change(1, &up).unwrap();
+            let mut netlink = Netlink::open().unwrap();
+            netlink.add_veth("near", "far", netns::current().unwrap().as_fd()).unwrap();
+            for name in ["lo", "near", "far"] {
+                let index = netlink.interface(name).unwrap().unwrap().index;
+                netlink.change(index, &Change { up: Some(true), ..Change::default() }).unwrap();
+            }
+            let near = netlink.interface("near").unwrap().unwrap().index;
+            netlink.add_address(near, IpAddr::from([192, 0, 2, 2]), 24).unwrap();
             return test();
         }
         let mut command = std::process::Command::new("unshare");
         command.arg("-Urn").arg(std::env::current_exe().unwrap());
         command.args(["--exact", "--nocapture", &format!("demo::checks::tests::{name}")]).env(ALONE, "1");
         let output = command.output().expect("unshare(1) is installed");
-        let text = String::from_utf8_lossy(&output.stdout);
+        let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success() && text.contains("1 passed"), "{text}");
     }
 
@@ -261,6 +270,8 @@ mod tests {
                 What::RoundTrip(nobody),
                 What::Transfer(nobody),
                 What::Tunnel(0, 1),
+                // What cannot even be sent proves nothing.
+                apart(vec![IpAddr::from([198, 51, 100, 1])]),
                 apart(vec![nobody, own]),
                 apart(vec![nobody, own_v6]),
             ] {

@@ -33,13 +33,18 @@ impl Ping {
         Ok(Self { socket, v6: to.is_ipv6(), id: u16::from_be_bytes([a, b]), sequence: 0 })
     }
 
-    /// Sends one request and waits for its reply, `limit` at most. The round trip; `None` without a reply.
+    /// Sends one request and waits for its reply, `limit` at most. The round trip; `None` without a reply. That
+    /// nothing could be sent, for want of a route, is an error.
     pub(super) fn once(&mut self, limit: Duration) -> io::Result<Option<Duration>> {
         self.sequence = self.sequence.wrapping_add(1);
         let (request, reply) = if self.v6 { (128, 129) } else { (8, 0) };
         let expected = message(reply, self.id, self.sequence);
         let started = clock::now();
-        self.socket.send(&message(request, self.id, self.sequence))?;
+        match self.socket.send(&message(request, self.id, self.sequence)) {
+            // The neighbour did not answer an earlier one either.
+            Err(error) if is_silence(&error) => return Ok(None),
+            sent => sent?,
+        };
         let mut bytes = [0; 2048];
         loop {
             let left = limit.saturating_sub(clock::now().since(started));
@@ -71,18 +76,18 @@ impl Ping {
     }
 }
 
-/// Whether a send or receive failed as it does when nobody answers: time over, host or network unreachable (for a
-/// moment also while the kernel is still making the route of a new IPv6 address).
-pub(super) fn is_silence(error: &io::Error) -> bool {
+/// Whether `error` is what becomes of a request that nobody answers.
+fn is_silence(error: &io::Error) -> bool {
     matches!(
         error.kind(),
-        ErrorKind::WouldBlock
-            | ErrorKind::TimedOut
-            | ErrorKind::Interrupted
-            | ErrorKind::HostUnreachable
-            | ErrorKind::NetworkUnreachable
-            | ErrorKind::AddrNotAvailable
+        ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted | ErrorKind::HostUnreachable
     )
+}
+
+/// Whether `error` says that there is no route. A new IPv6 address has none for a moment: the kernel makes it
+/// behind our back.
+pub(super) fn is_routeless(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NetworkUnreachable | ErrorKind::AddrNotAvailable)
 }
 
 fn message(kind: u8, id: u16, sequence: u16) -> Vec<u8> {
