@@ -163,7 +163,7 @@ fn an_interface_that_somebody_renames_or_moves_stays_attached() {
         raw.reaches(&raw_a, &frame(1, 2));
         // Nor does a reload of the same file, or a change of its VLAN and back, take it away.
         host.must("reload");
-        host.configure(&(a.table("tap-a", "tag = 10") + &table.replace("10", "12")));
+        host.configure(&(a.table("tap-a", "tag = 10") + &table.replace("tag = 10", "tag = 12")));
         host.must("reload");
         host.configure(&(a.table("tap-a", "tag = 10") + &table));
         host.must("reload");
