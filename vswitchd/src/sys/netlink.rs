@@ -231,6 +231,15 @@ impl Netlink {
         }
     }
 
+    /// Removes the default route by `gateway` through interface `index`; there being none is fine.
+    pub fn delete_gateway(&mut self, index: u32, gateway: IpAddr) -> io::Result<()> {
+        let message = RouteNetlinkMessage::DelRoute(default_route(index, gateway));
+        match self.request(message, NLM_F_ACK, drop) {
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+            deleted => deleted,
+        }
+    }
+
     /// The gateways of default routes through interface `index`, of both families.
     pub fn gateways(&mut self, index: u32) -> io::Result<Vec<IpAddr>> {
         let mut all = Vec::new();
