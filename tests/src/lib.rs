@@ -3,10 +3,12 @@
 
 pub mod cases;
 pub mod config_body;
+pub mod daemon;
 pub mod driven;
 pub mod fabric;
 pub mod frames;
 pub mod lab;
+pub mod node;
 pub mod offload_body;
 pub mod ovs;
 pub mod pcap;

@@ -3,6 +3,11 @@
 //! The naive table is a map and a counter: every rule of the house about learning, ageing, limits and
 //! fairness, written as a search through all entries. Not here: threads.
 #![cfg(not(loom))]
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "the numbers of a test are small, and its panics are failures"
+)]
 
 use core::time::Duration;
 use std::cmp::Reverse;

@@ -2,6 +2,11 @@
 //!
 //! Not here: every interleaving, which loom tries on a tiny table (`mac_table_loom.rs`).
 #![cfg(not(loom))]
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "the numbers of a test are small, and its panics are failures"
+)]
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
@@ -93,7 +98,7 @@ fn no_station_is_ever_seen_on_a_port_it_was_never_on() {
                         3 => table.sweep(now(), usize::MAX),
                         4 => {
                             let (mac, home) = fixed(u64::from(number));
-                            drop(table.add_static(segment(0), mac, home));
+                            let _ = table.add_static(segment(0), mac, home);
                         }
                         5 => drop(table.remove(now(), segment(0), fixed(u64::from(number)).0)),
                         6 => table.for_each(now(), |entry| {

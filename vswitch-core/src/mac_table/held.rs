@@ -4,9 +4,11 @@
 
 use super::slots::{Slots, TICKS, Value, low};
 use super::sync::{Held, Ordering};
-use super::{AddError, Learned, MAC, MacTable, Refused, index_in, key_of};
+use super::{AddError, Learned, MAC, MacTable, Refused, index_in, key_of, tick_of};
 use crate::port::PortId;
+use crate::time::Instant;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 /// The owner of the list of all static entries: no handle has this number.
 const STATICS: u32 = 0;
@@ -18,24 +20,30 @@ pub(super) struct Holder<'a> {
 
 impl Drop for Holder<'_> {
     fn drop(&mut self) {
-        self.table.locked.store(false, Ordering::Release);
+        self.table.books.0.locked.store(false, Ordering::Release);
     }
 }
 
 impl Holder<'_> {
-    pub(super) fn learn(&self, tick: u32, segment: usize, mac: u64, port: usize) -> Learned {
+    /// The time of the latest change or sweep.
+    fn now(&self) -> Instant {
+        Instant::from_nanos(self.table.books.0.now.get())
+    }
+
+    pub(super) fn learn(&self, now: Instant, segment: usize, mac: u64, port: usize) -> Learned {
         let t = self.table;
         let own = t.handle_of(port);
         if own == 0 {
             return Learned::Refused(Refused::Invalid);
         }
-        t.tick.set(tick);
+        t.books.0.now.set(now.as_nanos());
+        let tick = tick_of(now);
         let Some(index) = self.index(segment) else { return Learned::Refused(Refused::Full) };
         let key = key_of(index, mac);
         if let Some(slot) = t.slots.position(key) {
             let value = t.slots.value(slot);
             if !self.table.is_void(slot, tick) {
-                return self.learn_known(tick, slot, value, own, port);
+                return self.learn_known(now, slot, value, own, port);
             }
             self.clear(slot);
         }
@@ -51,12 +59,13 @@ impl Holder<'_> {
         }
     }
 
-    fn learn_known(&self, tick: u32, slot: u32, value: Value, own: u32, port: usize) -> Learned {
+    fn learn_known(&self, now: Instant, slot: u32, value: Value, own: u32, port: usize) -> Learned {
         let t = self.table;
+        let tick = tick_of(now);
         let from = t.port_of[value.handle() as usize].get().checked_sub(1).and_then(PortId::new);
         match from {
             Some(from) if from.index() == port => {
-                t.order.stamp(slot, tick);
+                t.order.stamp(slot, now);
                 t.slots.refresh(slot, value, value.seen(tick));
                 Learned::Same
             }
@@ -90,10 +99,10 @@ impl Holder<'_> {
         if !self.make_share(tick, port, own) {
             return false;
         }
-        if t.len.get() >= t.limit {
+        if t.books.0.len.get() >= t.limit {
             self.tidy(tick);
         }
-        while t.len.get() >= t.limit {
+        while t.books.0.len.get() >= t.limit {
             let Some(giver) = t.giver(port) else { return false };
             if !self.give_up(tick, t.handle_of(giver)) {
                 return false;
@@ -106,14 +115,14 @@ impl Holder<'_> {
     /// piece of a large one while something struck out may still be there.
     fn tidy(&self, tick: u32) {
         let t = self.table;
-        let dirty = t.swept.get() < t.clean_at.get();
+        let dirty = t.books.0.swept.get() < t.books.0.clean_at.get();
         if t.order.is_exact() {
-            if dirty || t.tidied.get() != tick {
-                t.tidied.set(tick);
-                self.sweep(tick, usize::MAX);
+            if dirty || t.books.0.tidied.get() != tick {
+                t.books.0.tidied.set(tick);
+                self.sweep(self.now(), usize::MAX);
             }
         } else if dirty {
-            self.sweep(tick, 16);
+            self.sweep(self.now(), 16);
         }
     }
 
@@ -130,33 +139,41 @@ impl Holder<'_> {
         }
     }
 
-    /// A vacant slot for `key`: in the emptier of its buckets; else what is void there makes room; else an
-    /// entry moves to its other bucket.
+    /// A vacant slot for `key`: in its first bucket if there is one, so that most lookups are over after one
+    /// line, else in its second; else what is void there makes room; else an entry moves to its other
+    /// bucket, where another may have to move before it. With half of the slots in use that is always
+    /// enough: some forty buckets would have to be full, of which one in seven is.
     fn place(&self, tick: u32, key: u64) -> Option<u32> {
         let t = self.table;
         let (first, second) = t.slots.places(key);
-        match (t.slots.vacancy(first), t.slots.vacancy(second)) {
-            (Some((_, few)), Some((slot, more))) if more > few => return Some(slot),
-            (Some((slot, _)), _) | (None, Some((slot, _))) => return Some(slot),
-            (None, None) => {}
+        if let Some(slot) = t.slots.vacancy(first).or_else(|| t.slots.vacancy(second)) {
+            return Some(slot);
         }
         let both = || Slots::slots_of(first).chain(Slots::slots_of(second));
-        if let Some(slot) = both().find(|slot| self.table.is_void(*slot, tick)) {
+        if let Some(slot) = both().find(|slot| t.is_void(*slot, tick)) {
             self.clear(slot);
             return Some(slot);
         }
-        both().find_map(|slot| {
-            self.displace(slot, self.other_place(slot)?);
-            Some(slot)
+        both().find(|slot| self.make_way(*slot)).or_else(|| {
+            both().find(|slot| {
+                let mut behind = Slots::slots_of(self.other_bucket(*slot));
+                behind.any(|next| self.make_way(next)) && self.make_way(*slot)
+            })
         })
     }
 
-    /// A vacant slot in the other bucket of the entry in `slot`.
-    fn other_place(&self, slot: u32) -> Option<u32> {
-        let t = self.table;
-        let (a, b) = t.slots.places(t.slots.key(slot));
-        let other = if Slots::slots_of(a).contains(&slot) { b } else { a };
-        t.slots.vacancy(other).map(|(vacant, _)| vacant)
+    /// Moves the entry of `slot` to its other bucket, if that has a vacant slot.
+    fn make_way(&self, slot: u32) -> bool {
+        let vacant = self.table.slots.vacancy(self.other_bucket(slot));
+        if let Some(vacant) = vacant {
+            self.displace(slot, vacant);
+        }
+        vacant.is_some()
+    }
+
+    fn other_bucket(&self, slot: u32) -> u32 {
+        let (a, b) = self.table.slots.places(self.table.slots.key(slot));
+        if Slots::slots_of(a).contains(&slot) { b } else { a }
     }
 
     /// Moves an entry to a vacant slot of its other bucket. It is in both for a moment and never in neither;
@@ -173,7 +190,7 @@ impl Holder<'_> {
     fn fill(&self, slot: u32, key: u64, tenant: Value) {
         let t = self.table;
         t.slots.fill(slot, key, tenant);
-        t.order.push(owner(tenant), slot, tenant);
+        t.order.push(owner(tenant), slot, tenant, self.now());
         self.count(tenant, 1);
     }
 
@@ -183,7 +200,7 @@ impl Holder<'_> {
         let before = t.slots.value(slot);
         t.order.unlink(owner(before), slot);
         t.slots.change(slot, tenant);
-        t.order.push(owner(tenant), slot, tenant);
+        t.order.push(owner(tenant), slot, tenant, self.now());
         self.count(tenant, 1);
         self.count(before, u32::MAX);
     }
@@ -202,7 +219,7 @@ impl Holder<'_> {
         let handle = value.handle() as usize;
         t.held_by[handle].set(t.held_by[handle].get().wrapping_add(by));
         if let Some(port) = t.port_of[handle].get().checked_sub(1) {
-            t.len.set(t.len.get().wrapping_add(by));
+            t.books.0.len.set(t.books.0.len.get().wrapping_add(by));
             self.rank(port as usize);
         }
     }
@@ -212,12 +229,13 @@ impl Holder<'_> {
         t.ranks.rank(port, (t.learned_by(port) > 0).then(|| t.weight(port)));
     }
 
-    pub(super) fn sweep(&self, tick: u32, buckets: usize) {
+    pub(super) fn sweep(&self, now: Instant, buckets: usize) {
         let t = self.table;
-        t.tick.set(tick);
+        t.books.0.now.set(now.as_nanos());
+        let tick = tick_of(now);
         let all = t.slots.buckets();
         let buckets = u32::try_from(buckets).unwrap_or(all).min(all);
-        let swept = t.swept.get();
+        let swept = t.books.0.swept.get();
         let from = low(swept) & (all - 1);
         for bucket in from..from + buckets {
             for slot in Slots::slots_of(bucket & (all - 1)) {
@@ -226,14 +244,14 @@ impl Holder<'_> {
                 }
             }
         }
-        t.swept.set(swept + u64::from(buckets));
+        t.books.0.swept.set(swept + u64::from(buckets));
     }
 
     /// After something was struck out: the count of swept buckets at which nothing is left of it.
     fn clean_at(&self) -> u64 {
         let t = self.table;
-        let at = t.swept.get() + u64::from(t.slots.buckets());
-        t.clean_at.set(at);
+        let at = t.books.0.swept.get() + u64::from(t.slots.buckets());
+        t.books.0.clean_at.set(at);
         at
     }
 
@@ -241,14 +259,14 @@ impl Holder<'_> {
     /// indices and must not pay for a whole sweep.
     fn replenish(&self) {
         let t = self.table;
-        if !t.handles.has(t.swept.get()) || !t.indices.has(t.swept.get()) {
-            self.sweep(t.tick.get(), usize::MAX);
+        if !t.handles.has(t.books.0.swept.get()) || !t.indices.has(t.books.0.swept.get()) {
+            self.sweep(self.now(), usize::MAX);
         }
     }
 
     fn take_handle(&self, port: usize) -> Option<u32> {
         let t = self.table;
-        let handle = t.handles.take(t.swept.get())?;
+        let handle = t.handles.take(t.books.0.swept.get())?;
         t.port_of[handle as usize].store(u32::try_from(port).ok()? + 1, Ordering::Release);
         Some(handle)
     }
@@ -258,7 +276,7 @@ impl Holder<'_> {
         let t = self.table;
         if handle != 0 {
             t.port_of[handle as usize].store(0, Ordering::Release);
-            t.len.set(t.len.get() - t.held_by[handle as usize].get());
+            t.books.0.len.set(t.books.0.len.get() - t.held_by[handle as usize].get());
             t.handles.strike(handle, self.clean_at());
         }
     }
@@ -270,7 +288,7 @@ impl Holder<'_> {
         if index != 0 {
             return Some(index);
         }
-        let index = t.indices.take(t.swept.get())?;
+        let index = t.indices.take(t.books.0.swept.get())?;
         self.publish(segment, index);
         Some(index)
     }
@@ -283,7 +301,7 @@ impl Holder<'_> {
 
     pub(super) fn bind(&self, port: usize, mac_limit: Option<u32>) {
         let t = self.table;
-        let tick = t.tick.get();
+        let tick = tick_of(self.now());
         t.quota[port].set(mac_limit.unwrap_or(u32::MAX));
         let own = t.handle_of(port);
         if own == 0 {
@@ -363,7 +381,7 @@ impl Holder<'_> {
             return;
         }
         let is_old = |slot: u32| index_in(t.slots.key(slot)) == old as usize;
-        match t.indices.take(t.swept.get()) {
+        match t.indices.take(t.books.0.swept.get()) {
             Some(fresh) if self.copy_statics(old, fresh) => {
                 self.publish(segment, fresh);
                 t.segment_of[old as usize].store(0, Ordering::Release);
@@ -374,7 +392,7 @@ impl Holder<'_> {
             Some(fresh) => {
                 self.clear_some(STATICS, |slot| index_in(t.slots.key(slot)) == fresh as usize);
                 t.segment_of[fresh as usize].set(0);
-                t.indices.strike(fresh, t.swept.get());
+                t.indices.strike(fresh, t.books.0.swept.get());
             }
             None => {}
         }
@@ -390,7 +408,7 @@ impl Holder<'_> {
     /// Copies the static entries of one index to another that nobody reads yet.
     fn copy_statics(&self, old: u32, fresh: u32) -> bool {
         let t = self.table;
-        let tick = t.tick.get();
+        let tick = tick_of(self.now());
         let of_old =
             |slot: &u32| index_in(t.slots.key(*slot)) == old as usize && !self.table.is_void(*slot, tick);
         let keys: Vec<u64> = t.order.of(STATICS).filter(of_old).map(|slot| t.slots.key(slot)).collect();
@@ -421,7 +439,7 @@ impl Holder<'_> {
     /// With `insist`, in place of what is there and of somebody's learned entry.
     fn add(&self, segment: usize, mac: u64, port: usize, insist: bool) -> Result<(), AddError> {
         let t = self.table;
-        let tick = t.tick.get();
+        let tick = tick_of(self.now());
         if !t.is_bound(port) {
             return Err(AddError::Invalid);
         }
@@ -441,10 +459,10 @@ impl Holder<'_> {
             }
             None => {}
         }
-        if t.len.get() >= t.limit {
+        if t.books.0.len.get() >= t.limit {
             self.tidy(tick);
         }
-        while t.len.get() >= t.limit {
+        while t.books.0.len.get() >= t.limit {
             let (giver, _) = t.ranks.top().filter(|_| insist).ok_or(AddError::Full)?;
             if !self.give_up(tick, t.handle_of(giver)) {
                 return Err(AddError::Full);
@@ -464,12 +482,13 @@ impl Holder<'_> {
         lived
     }
 
-    pub(super) fn restore(&self, tick: u32, age: u32, segment: usize, mac: u64, port: usize) -> bool {
+    pub(super) fn restore(&self, now: Instant, age: Duration, segment: usize, mac: u64, port: usize) -> bool {
         let t = self.table;
+        let (tick, seconds) = (tick_of(now), u32::try_from(age.as_secs()).unwrap_or(u32::MAX));
         let own = t.handle_of(port);
         if own == 0
-            || age >= t.ageing.load(Ordering::Relaxed)
-            || t.len.get() >= t.limit
+            || seconds >= t.ageing.load(Ordering::Relaxed)
+            || t.books.0.len.get() >= t.limit
             || t.held_by[own as usize].get() >= t.quota_of(port)
         {
             return false;
@@ -483,9 +502,16 @@ impl Holder<'_> {
             self.clear(slot);
         }
         let Some(slot) = self.place(tick, key) else { return false };
-        let tenant = Value::new(own, false, true, tick.wrapping_sub(age) & (TICKS - 1));
+        let tenant = Value::new(own, false, true, tick.wrapping_sub(seconds) & (TICKS - 1));
         t.slots.fill(slot, key, tenant);
-        t.order.push_old(own, slot, tenant);
+        t.order.push_old(
+            own,
+            slot,
+            tenant,
+            Instant::from_nanos(
+                now.as_nanos().saturating_sub(u64::try_from(age.as_nanos()).unwrap_or(u64::MAX)),
+            ),
+        );
         self.count(tenant, 1);
         true
     }
@@ -502,9 +528,7 @@ impl Holder<'_> {
     pub(super) fn displace_key(&self, segment: usize, mac: u64) -> bool {
         let t = self.table;
         let Some(slot) = t.slots.position(key_of(t.index_of[segment].get(), mac)) else { return false };
-        let Some(vacant) = self.other_place(slot) else { return false };
-        self.displace(slot, vacant);
-        true
+        self.make_way(slot)
     }
 
     /// Flushes `from` and gives its index to `to`, as if all others were in use.
@@ -512,7 +536,7 @@ impl Holder<'_> {
         let t = self.table;
         let old = t.index_of[from].get();
         self.flush_segment(from);
-        self.sweep(t.tick.get(), usize::MAX);
+        self.sweep(self.now(), usize::MAX);
         self.publish(to, old);
     }
 }

@@ -1,7 +1,64 @@
-//! The MAC table: which port a station of a segment was last seen on, shared by all workers.
+//! The MAC table: on which port a station of a segment was last seen, shared by all workers.
+//!
+//! It is here that every frame of every worker asks twice, once for its destination and once to note its
+//! source, while strangers choose the addresses. So a lookup and a refresh take no lock and one or two
+//! cache lines; whatever changes who lives where takes one lock for all, and a worker that finds it taken
+//! leaves the lesson to the next frame. Not here: what is done with the answer, the clock, the randomness.
+//!
+//! # Shape
+//! A slot is two words: the key (an index for the segment, 16 bits, and the address, 48) and the value (see
+//! `slots.rs`: tick, version, handle). Four slots make a bucket of 64 bytes. A key may lie in two buckets,
+//! which a seeded hash picks; at most half of the slots are in use, and when both buckets are full an entry
+//! moves to its other one.
+//!
+//! An entry names a *handle*, and the handle names the port; a port has one for what it learned and one for
+//! what was set. To flush a port is to strike its handle out and give it another. In the same way a segment
+//! has an *index*, and flushing it means another index (its static entries are copied first). What lies
+//! under a name that was struck out is void from that moment and cleared when somebody comes past; until
+//! then it takes up slots, and for a segment's flush also counts in [`MacTable::len`].
+//!
+//! # Fairness
+//! In a full table the port with the most entries gives up the one it saw least recently, and never to a
+//! port that has as many or more. The order is exact in tables of up to 1,024 entries and by the second,
+//! with a second chance, in larger ones (see `order.rs`).
+//!
+//! # Thread-safety
+//! Keys and values are written under the lock, but for one thing: a refresh replaces a value by one with
+//! another tick.
+//!
+//! *A hit is true.* A reader takes the value, then the port behind its handle, then the key again, then the
+//! value again. Every store it may read is a release (or a read-modify-write that carries one on) and every
+//! load before the last an acquire, so that whatever it read, the last load sees at least what the writer
+//! had done before. A slot that gets another tenant passes through a vacant value with the next version,
+//! before the key changes; so two readings with the same version and handle mean that the key between them
+//! was the key all along. A handle gets another port only after a sweep has vacated every slot that named
+//! it; so a reader that saw the new port sees the slot vacated, and looks again. The same holds for an
+//! index: after a hit the reader asks whether the segment still has it. That leaves a version that comes
+//! round: 2¹⁸ tenants of one slot, the last under the same handle, between two loads of one reader.
+//!
+//! *A miss is true.* An entry that moves to its other bucket is written there, then a count goes up, then the
+//! first copy is vacated. A reader that missed both copies read the vacated slot, hence sees the count at
+//! its new value, and looks again. A static entry that changes its index is treated the same: copy, publish
+//! the index, vacate.
+//!
+//! *A refresh hits its own.* It is a compare-and-swap of the whole word, version and handle with it. Its
+//! order is relaxed: it publishes nothing but the tick. One that meets a change does nothing.
+//!
+//! *Nobody waits on the frame path.* A reader looks again only when somebody made a change in between, eight
+//! times at most, and then reports a miss, which floods one frame. Control calls spin, for as long as one
+//! insertion takes, or one piece of a sweep.
+//!
+//! `tests/mac_table_loom.rs` tries these claims under loom.
+//!
+//! # What it gives up
+//! One lock for all insertions: at tens of thousands of new stations a second nobody notices, and a station
+//! learned a frame later harms nobody. Memory: 28 bytes per slot and two slots per entry at least, and some
+//! megabytes of address space for ports and segments that may never be. Ticks of one second: an entry may
+//! live up to a second less than the ageing time. Exact counts at every moment: see [`MacTable::len`].
 
 mod entry;
 mod held;
+mod listing;
 mod names;
 mod order;
 mod ranks;
@@ -11,7 +68,6 @@ mod sync;
 use crate::port::{PortId, Segment};
 use crate::time::Instant;
 use crate::wire::ethernet::Mac;
-use crate::wire::vlan::Vlan;
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use core::fmt;
@@ -22,7 +78,7 @@ use names::Names;
 use order::Order;
 use ranks::Ranks;
 use slots::{Slots, TICKS, Value, WIDTH, low};
-use sync::{AtomicBool, AtomicU32, AtomicU64, Ordering, zeroed_u32};
+use sync::{Apart, AtomicBool, AtomicU32, AtomicU64, Ordering, zeroed_u32};
 
 /// Readings of a slot that changes hands before a lookup takes it for a miss.
 const RETRIES: usize = 8;
@@ -66,17 +122,24 @@ pub struct MacTable {
     quota: Box<[AtomicU32]>,
     limit: u32,
     ageing: AtomicU32,
-    /// Entries under handles that are not struck out.
-    len: AtomicU32,
     /// Goes up whenever an entry has been copied to its other bucket and before the first copy goes.
     displaced: AtomicU64,
+    /// What every insertion writes, away from what every lookup reads.
+    books: Apart<Books>,
+}
+
+/// The lock, and numbers that only its holder changes.
+#[derive(Default)]
+struct Books {
+    locked: AtomicBool,
+    /// Entries under handles that are not struck out.
+    len: AtomicU32,
     /// Buckets swept since the beginning, and the count at which nothing void is left of what was struck out.
     swept: AtomicU64,
     clean_at: AtomicU64,
-    /// The latest tick a change was made at, and that of the last whole sweep of a small table.
-    tick: AtomicU32,
+    /// The time of the latest change or sweep, and the tick of a small table's last whole one.
+    now: AtomicU64,
     tidied: AtomicU32,
-    locked: AtomicBool,
 }
 
 /// A live entry as a reader found it.
@@ -153,13 +216,8 @@ impl MacTable {
             quota: zeroed_u32(shape.ports),
             limit: shape.limit,
             ageing: AtomicU32::new(0),
-            len: AtomicU32::new(0),
             displaced: AtomicU64::new(0),
-            swept: AtomicU64::new(0),
-            clean_at: AtomicU64::new(0),
-            tick: AtomicU32::new(0),
-            tidied: AtomicU32::new(0),
-            locked: AtomicBool::new(false),
+            books: Apart(Books::default()),
             slots,
         };
         table.set_ageing(ageing);
@@ -174,7 +232,7 @@ impl MacTable {
     /// How many entries there are, static ones included. Those that have aged out, or whose segment was
     /// flushed, count until a sweep has passed them.
     pub fn len(&self) -> u32 {
-        self.len.load(Ordering::Relaxed)
+        self.books.0.len.load(Ordering::Relaxed)
     }
 
     /// Whether [`Self::len`] is zero.
@@ -193,7 +251,7 @@ impl MacTable {
         let seconds = u32::try_from(ageing.as_secs()).unwrap_or(u32::MAX).clamp(10, 1_000_000);
         self.ageing.store(seconds, Ordering::Relaxed);
         // A small table has to be looked through again before anything is given up.
-        self.tidied.store(u32::MAX, Ordering::Relaxed);
+        self.books.0.tidied.store(u32::MAX, Ordering::Relaxed);
     }
 
     /// The memory of all its arrays, in bytes.
@@ -259,24 +317,23 @@ impl MacTable {
         if mac.is_group() || mac.is_zero() {
             return Learned::Refused(Refused::Invalid);
         }
-        let tick = tick_of(now);
-        if let Some(hit) = self.find(tick, segment, mac) {
+        if let Some(hit) = self.find(tick_of(now), segment, mac) {
             if hit.port == port.get() {
-                self.touch(&hit, tick);
+                self.touch(&hit, now);
                 return Learned::Same;
             }
             if hit.value.is_static() && self.is_bound(port.index()) {
                 return Learned::Refused(Refused::Static);
             }
         }
-        self.learn_other(tick, segment, mac, port)
+        self.learn_other(now, segment, mac, port)
     }
 
     #[cold]
     #[inline(never)]
-    fn learn_other(&self, tick: u32, segment: Segment, mac: Mac, port: PortId) -> Learned {
+    fn learn_other(&self, now: Instant, segment: Segment, mac: Mac, port: PortId) -> Learned {
         match self.try_hold() {
-            Some(held) => held.learn(tick, segment.index(), mac.as_u64(), port.index()),
+            Some(held) => held.learn(now, segment.index(), mac.as_u64(), port.index()),
             None => Learned::Refused(Refused::Busy),
         }
     }
@@ -332,8 +389,7 @@ impl MacTable {
         match entry.state {
             EntryState::Static => self.hold().restore_static(segment.index(), mac.as_u64(), port.index()),
             EntryState::Learned => {
-                let age = u32::try_from(entry.age.as_secs()).unwrap_or(u32::MAX);
-                self.hold().restore(tick_of(now), age, segment.index(), mac.as_u64(), port.index())
+                self.hold().restore(now, entry.age, segment.index(), mac.as_u64(), port.index())
             }
         }
     }
@@ -343,42 +399,8 @@ impl MacTable {
     /// an entry that no sweep has met for four years may count as young again.
     pub fn sweep(&self, now: Instant, buckets: usize) {
         if let Some(held) = self.try_hold() {
-            held.sweep(tick_of(now), buckets);
+            held.sweep(now, buckets);
         }
-    }
-
-    /// Shows every live entry to `f`, in no order that means anything: each once, when nothing changes
-    /// meanwhile.
-    pub fn for_each(&self, now: Instant, mut f: impl FnMut(Entry)) {
-        let tick = tick_of(now);
-        for slot in 0..self.slots.count() {
-            let read = self.slots.read(slot, |key, value| {
-                (self.segment_of[index_in(key)].load(Ordering::Acquire), self.port_behind(value))
-            });
-            if let Some((key, value, (segment, port))) = read
-                && let Some(entry) = self.entry(tick, key, value, port, segment)
-            {
-                f(entry);
-            }
-        }
-    }
-
-    fn entry(&self, tick: u32, key: u64, value: Value, port: u32, segment: u32) -> Option<Entry> {
-        let segment = segment.checked_sub(1)?;
-        if self.has_aged(value, tick) {
-            return None;
-        }
-        let (state, age) = match value.is_static() {
-            true => (EntryState::Static, 0),
-            false => (EntryState::Learned, value.age(tick)),
-        };
-        Some(Entry {
-            segment: segment_at(segment)?,
-            mac: Mac::from_u64(key & MAC),
-            port: PortId::new(port.checked_sub(1)?)?,
-            age: Duration::from_secs(age.into()),
-            state,
-        })
     }
 
     /// The entries of `port`, static ones included; those that have aged out count until they are swept.
@@ -438,11 +460,12 @@ impl MacTable {
 
     /// Refreshes what was found; a slot that changed meanwhile is left alone.
     #[inline]
-    fn touch(&self, hit: &Hit, tick: u32) {
+    fn touch(&self, hit: &Hit, now: Instant) {
         if hit.value.is_static() {
             return;
         }
-        self.order.stamp(hit.slot, tick);
+        self.order.stamp(hit.slot, now);
+        let tick = tick_of(now);
         // Not back in time, when another worker's clock is ahead.
         let behind = tick.wrapping_sub(hit.value.tick()) & (TICKS - 1);
         if !hit.value.is_confirmed() || (1..TICKS / 2).contains(&behind) {
@@ -513,7 +536,8 @@ impl MacTable {
     }
 
     fn try_hold(&self) -> Option<Holder<'_>> {
-        let free = self.locked.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok();
+        let free =
+            self.books.0.locked.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok();
         free.then(|| Holder { table: self })
     }
 
@@ -545,11 +569,6 @@ fn key_of(index: u32, mac: u64) -> u64 {
     u64::from(index) << 48 | mac
 }
 
-fn segment_at(number: u32) -> Option<Segment> {
-    let vlan = Vlan::new(u16::try_from(number & 0xfff).ok()?)?;
-    Segment::new(u8::try_from(number >> 12).ok()?, vlan)
-}
-
 fn index_in(key: u64) -> usize {
     usize::try_from(key >> 48).unwrap_or(0)
 }
@@ -559,5 +578,5 @@ fn tick_of(now: Instant) -> u32 {
     low(now.as_secs()) & (TICKS - 1)
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests;

@@ -8,7 +8,8 @@
 //! Not here: whose entry is given up (see [`super`]). Except for the stamps all of it is under the lock.
 
 use super::slots::Value;
-use super::sync::{AtomicU32, AtomicU64, Held, Ordering, zeroed_u32, zeroed_u64};
+use super::sync::{Apart, AtomicU32, AtomicU64, Held, Ordering, zeroed_u32, zeroed_u64};
+use crate::time::Instant;
 use alloc::boxed::Box;
 
 /// The largest table whose order is exact, in entries.
@@ -32,7 +33,7 @@ pub(super) struct Order {
     /// Exact order only: when a slot was last seen, and the stamp under which it was filed.
     stamps: Box<[AtomicU64]>,
     filed_stamps: Box<[AtomicU64]>,
-    clock: AtomicU64,
+    clock: Apart<AtomicU64>,
 }
 
 impl Order {
@@ -49,7 +50,7 @@ impl Order {
             tails: zeroed_u32(lists),
             stamps: zeroed_u64(stamps),
             filed_stamps: zeroed_u64(stamps),
-            clock: AtomicU64::new(1),
+            clock: Apart(AtomicU64::new(0)),
         }
     }
 
@@ -64,22 +65,20 @@ impl Order {
     /// Notes that the station of `slot` was seen. Without the lock: a stamp that lands on the slot's next
     /// tenant makes that one look younger, no more.
     #[inline]
-    pub(super) fn stamp(&self, slot: u32, tick: u32) {
+    pub(super) fn stamp(&self, slot: u32, now: Instant) {
         if let Some(stamp) = self.stamps.get(slot as usize) {
-            stamp.store(self.next_stamp(tick), Ordering::Relaxed);
+            // The time, or one more than the last stamp, whichever is later. Two workers at once may get
+            // the same one, or put the clock back to what the slower one saw; the time mends that.
+            let next = (self.clock.0.load(Ordering::Relaxed) + 1).max(now.as_nanos());
+            self.clock.0.store(next, Ordering::Relaxed);
+            stamp.store(next, Ordering::Relaxed);
         }
     }
 
-    /// The tick, then the count of sightings: entries put back with an age sort among the others.
-    fn next_stamp(&self, tick: u32) -> u64 {
-        let count = self.clock.fetch_add(1, Ordering::Relaxed) & 0xf_ffff_ffff;
-        u64::from(tick) << 36 | count
-    }
-
     /// Puts `slot`, just seen, behind all others of `owner`.
-    pub(super) fn push(&self, owner: u32, slot: u32, value: Value) {
+    pub(super) fn push(&self, owner: u32, slot: u32, value: Value, now: Instant) {
         if self.is_exact() {
-            self.stamp(slot, value.tick());
+            self.stamp(slot, now);
             self.file_by_stamp(owner, slot);
         } else {
             self.link(list(owner, value.is_confirmed()), slot, value.tick(), self.tail(owner, value));
@@ -87,9 +86,10 @@ impl Order {
     }
 
     /// Puts `slot`, seen some time ago, where its age belongs; in a large table in front of all others.
-    pub(super) fn push_old(&self, owner: u32, slot: u32, value: Value) {
+    pub(super) fn push_old(&self, owner: u32, slot: u32, value: Value, seen: Instant) {
         if self.is_exact() {
-            self.push(owner, slot, value);
+            self.stamps[slot as usize].set(seen.as_nanos());
+            self.file_by_stamp(owner, slot);
         } else {
             self.link(list(owner, value.is_confirmed()), slot, value.tick(), 0);
         }

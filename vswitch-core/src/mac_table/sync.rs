@@ -26,6 +26,10 @@ pub(super) fn zeroed_u64(n: usize) -> Box<[AtomicU64]> {
     vec![0u64; n].into_iter().map(AtomicU64::new).collect::<Vec<_>>().into_boxed_slice()
 }
 
+/// A value with cache lines of its own, so that writing it does not disturb the readers of its neighbours.
+#[repr(align(128))]
+pub(super) struct Apart<T>(pub(super) T);
+
 /// Arithmetic on a number that only the holder of the lock changes.
 pub(super) trait Held<T> {
     /// The number.

@@ -1,6 +1,9 @@
 //! The table from outside, one behaviour at a time, and an audit of its insides.
+#![cfg(not(loom))]
+#![allow(clippy::cast_possible_truncation, reason = "the numbers of a test are small")]
 
 use super::*;
+use crate::wire::vlan::Vlan;
 use Learned::{Moved, New, Same};
 
 const AGEING: Duration = Duration::from_secs(300);
@@ -54,8 +57,8 @@ fn listed(table: &MacTable, now: Instant) -> Vec<Entry> {
 
 /// Every count, list and rank, against the slots.
 fn audit(table: &MacTable) {
-    let mut held_by = std::collections::BTreeMap::new();
-    let mut listed = std::collections::BTreeMap::new();
+    let mut held_by = BTreeMap::new();
+    let mut listed = BTreeMap::new();
     for slot in 0..table.slots.count() {
         let (key, value) = (table.slots.key(slot), table.slots.value(slot));
         if value.is_vacant() {
@@ -322,13 +325,13 @@ fn the_insides_agree_after_any_sequence() {
                 0 => table.flush_port(on),
                 1 => table.flush_segment(s),
                 2 => table.flush_port_segment(on, s),
-                3..10 => drop(table.add_static(s, m, on)),
-                10..20 => drop(table.remove(at(now), s, m)),
+                3..10 => _ = table.add_static(s, m, on),
+                10..20 => _ = table.remove(at(now), s, m),
                 20..25 => now += random(200),
                 25..30 => table.sweep(at(now), 3),
                 30 => table.bind(on, Some(random(20) as u32)),
                 31 => table.bind(on, None),
-                _ => drop(table.learn(at(now), s, m, on)),
+                _ => _ = table.learn(at(now), s, m, on),
             }
             if step % 1000 == 0 {
                 audit(&table);
@@ -344,13 +347,24 @@ fn the_insides_agree_after_any_sequence() {
 #[test]
 fn moving_to_make_place_loses_nobody() {
     // Two buckets are full long before the table is, now and then; nobody may be refused or lost for it.
-    for seed in 0..200 {
-        let table = MacTable::new(16, AGEING, [seed, !seed]);
-        table.bind(port(1), None);
-        for number in 0..16 {
-            assert_eq!(table.learn(at(1), segment(1), mac(number), port(1)), New);
+    for (limit, seeds) in [(32, 100), (1024, 4), (32_768, 1)] {
+        for seed in 0..seeds {
+            let table = MacTable::new(limit, AGEING, [seed, !seed]);
+            (1..=2).for_each(|number| table.bind(port(number), None));
+            for number in 0..u64::from(limit) {
+                assert_eq!(table.learn(at(1), segment(1), mac(number), port(1)), New);
+            }
+            assert_eq!(known(&table, at(1), 0..u64::from(limit)).len(), limit as usize);
+            for number in 0..u64::from(limit) * 3 {
+                assert_eq!(table.learn(at(1), segment(2), mac(number), port(2)), New);
+            }
+            assert_eq!((table.len(), table.entries_of(port(1))), (limit, limit / 2));
+            let displaced = table.displaced.load(Ordering::Relaxed);
+            assert!(displaced > 0 || limit < 1024, "the table was full enough to try it");
+            if limit <= 1024 {
+                audit(&table);
+            }
         }
-        assert_eq!(known(&table, at(1), 0..16).len(), 16);
     }
 }
 

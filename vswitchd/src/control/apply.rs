@@ -42,7 +42,9 @@ impl Control {
             }
         }
         let peers = file.peers_for(&self.running.underlay.local).unwrap_or_else(|missing| {
-            for peer in &missing.refused {
+            // While an address is waited for, so are its peers.
+            let refused = missing.refused.iter().filter(|_| self.running.underlay.waiting.is_empty());
+            for peer in refused {
                 let family = if peer.address.is_ipv6() { "IPv6" } else { "IPv4" };
                 failed.push(fail("peer", &peer.label(), format!("no local {family} tunnel address")));
             }

@@ -1,8 +1,8 @@
 //! The life of the daemon: start, serve, reload, drain.
 //!
 //! One thread owns everything that changes; signals, the control socket, the workers and the clock only wake
-//! it. Not here: how a wish becomes fact (see [`super::apply`]) and how questions are answered
-//! (see [`super::answers`]).
+//! it. Not here: how a wish becomes fact (see `apply.rs`) and how questions are answered
+//! (see `answers.rs`).
 
 use super::apply::is_waiting;
 use super::ports;
@@ -20,17 +20,20 @@ use anyhow::{Context as _, anyhow};
 use crossbeam_channel::{Receiver, bounded};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use vswitch_core::switch::StationEvent;
 use vswitch_core::{Instant, MacTable};
 
 /// How soon something that is down is tried again.
 const RETRY: Duration = Duration::from_millis(250);
 /// How often the node's own addresses are looked at when nothing is missing.
 const LOOK_AROUND: Duration = Duration::from_secs(2);
+/// How often the station directory is compared with the MAC table.
+const TIDYING: Duration = Duration::from_secs(60);
 /// Messages from workers that may wait for this thread.
 const EVENTS: usize = 4096;
 
@@ -66,6 +69,7 @@ pub struct Control {
     events: Receiver<Event>,
     requests: Receiver<Request>,
     next_look: Instant,
+    next_tidying: Instant,
 }
 
 /// Loads the file, starts everything, serves until a signal says stop.
@@ -139,6 +143,7 @@ impl Control {
             events,
             requests,
             next_look: Instant::ZERO,
+            next_tidying: clock::now().after(TIDYING),
         };
         Ok((control, slow))
     }
@@ -216,7 +221,7 @@ impl Control {
         for _ in 0..EVENTS {
             match self.events.try_recv() {
                 Ok(Event::Gone(link)) => lost |= self.lost(&link),
-                Ok(Event::Station(station)) => self.directory.note(station, clock::now()),
+                Ok(Event::Station(station)) => self.note(station),
                 Err(_) => break,
             }
         }
@@ -227,6 +232,34 @@ impl Control {
         Ok(())
     }
 
+    fn note(&self, station: StationEvent) {
+        self.directory.note(station, clock::now());
+        if let Some(from) = station.from {
+            let (from, to) = (self.running.name_of(from), self.running.name_of(station.port));
+            log::limited(
+                log::Level::Info,
+                "station-moved",
+                "station moved",
+                &[("mac", &station.mac), ("vlan", &station.segment.vlan()), ("from", &from), ("to", &to)],
+            );
+        }
+    }
+
+    /// The directory follows the MAC table, which forgets by itself, and learns what was lost on the way here.
+    fn tidy_directory(&mut self) {
+        let now = clock::now();
+        if now < self.next_tidying {
+            return;
+        }
+        self.next_tidying = now.after(TIDYING);
+        let mut known = HashSet::new();
+        self.running.macs.for_each(now, |entry| {
+            known.insert((entry.segment, entry.mac));
+            self.directory.fill_in(entry, now);
+        });
+        self.directory.retain(|segment, mac| known.contains(&(segment, mac)));
+    }
+
     /// Retries what is down and follows the node's addresses.
     fn look_around(&mut self) -> Result<(), PublishError> {
         let outcome = self.reconcile(false, &mut BTreeSet::new());
@@ -234,6 +267,7 @@ impl Control {
         let underlay = &self.running.underlay;
         let missing = down || !underlay.waiting.is_empty() || !underlay.failed.is_empty();
         self.next_look = clock::now().after(if missing { RETRY } else { LOOK_AROUND });
+        self.tidy_directory();
         outcome.map(|_| ())
     }
 

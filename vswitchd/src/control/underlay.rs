@@ -24,6 +24,7 @@ struct Family {
 pub(super) struct Underlay {
     families: Vec<Family>,
     udp_port: u16,
+    send_sockets: u16,
     /// What the file asks for and the node does not have, each a sentence.
     pub(super) waiting: Vec<String>,
     /// What is allowed but hardly meant, each a sentence.
@@ -88,6 +89,8 @@ impl Underlay {
         let assigned = Netlink::open()?.addresses()?;
         self.local = assigned.iter().map(|a| a.address).collect();
         self.udp_port = wish.port;
+        let resize = self.send_sockets != wish.send_sockets;
+        self.send_sockets = wish.send_sockets;
         let chosen = wish.choose(&self.local);
         self.waiting =
             chosen.waiting.iter().map(|spec| format!("no local address matches {spec} yet")).collect();
@@ -111,8 +114,14 @@ impl Underlay {
             let mtu = wish.mtu.or_else(|| interface_mtu.map(|mtu| u16::try_from(mtu).unwrap_or(u16::MAX)));
             let mtu = mtu.unwrap_or(1500);
             if let Some(family) = self.families.iter_mut().find(|family| family.address == address) {
-                changed |= family.mtu != mtu;
+                changed |= family.mtu != mtu || resize;
                 family.mtu = mtu;
+                if resize {
+                    match pool(address, wish.send_sockets) {
+                        Ok(pool) => family.pool = pool,
+                        Err(error) => self.failed.push(error.to_string()),
+                    }
+                }
                 continue;
             }
             match open(address, wish.port, wish.send_sockets, workers) {
@@ -134,8 +143,11 @@ type Sockets = (Arc<UdpPool>, Vec<Arc<UdpReceiver>>);
 
 fn open(address: IpAddr, port: u16, send_sockets: u16, workers: usize) -> Result<Sockets, LinkError> {
     let receivers = UdpReceiver::open_all(SocketAddr::new(address, port), workers, RECEIVE_QUEUE)?;
+    Ok((pool(address, send_sockets)?, receivers.into_iter().map(Arc::new).collect()))
+}
+
+fn pool(address: IpAddr, send_sockets: u16) -> Result<Arc<UdpPool>, LinkError> {
     // Another process's pool begins elsewhere, so that two nodes on one host do not try the same ports.
-    let start = u16::try_from(std::process::id() * 64 % 16_384).unwrap_or(0);
-    let pool = UdpPool::open(address, usize::from(send_sockets), start)?;
-    Ok((Arc::new(pool), receivers.into_iter().map(Arc::new).collect()))
+    let start = u16::try_from(u64::from(std::process::id()) * 64 % 16_384).unwrap_or(0);
+    UdpPool::open(address, usize::from(send_sockets), start).map(Arc::new)
 }

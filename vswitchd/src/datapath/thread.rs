@@ -6,7 +6,7 @@
 use super::clock;
 use super::setup::{PortLink, Setup};
 use super::workers::{Command, Load, Snapshot};
-use crate::link::{Link as _, Received, Scratch, Sent};
+use crate::link::{AnyLink, Link as _, Received, Scratch, Sent};
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
@@ -25,6 +25,7 @@ const BATCH: usize = 32;
 const TICK: Duration = Duration::from_secs(1);
 /// Rounds that a stopping worker grants to what the kernel still holds.
 const DRAIN_ROUNDS: usize = 256;
+const VXLAN_HEADER: u64 = vswitch_core::wire::vxlan::HEADER_LEN as u64;
 /// How much of a refused frame the slow path sees: what an ICMPv6 error may quote (RFC 4443 §2.4), and headers.
 pub(super) const PUNT_LEN: usize = 1280 + 32;
 
@@ -145,11 +146,18 @@ impl Thread {
             let ended = clock::now();
             if ended >= next_tick {
                 next_tick = ended.after(TICK);
-                if let Some(worker) = &mut self.worker {
-                    worker.tick(ended);
-                }
+                self.tick(ended);
             }
             self.load.busy += ended.since(began);
+        }
+    }
+
+    fn tick(&mut self, now: Instant) {
+        let Some(worker) = &mut self.worker else { return };
+        worker.tick(now);
+        // What a socket lost after the last datagram that was read, no datagram tells.
+        for receiver in self.setup.receivers.get(self.number).into_iter().flatten() {
+            worker.counters_mut().drop(None, DropReason::RxOverflow, receiver.overflow());
         }
     }
 
@@ -217,8 +225,10 @@ impl Thread {
             };
             let Sent { ok, bytes, would_block, refused, too_big, bad_offload, gone } =
                 link.link.send(&self.batch, &self.tx, port, &mut self.scratch);
+            // A tunnel counts inner frames.
+            let headers = if matches!(link.link, AnyLink::Peer(_)) { ok * VXLAN_HEADER } else { 0 };
             let counters = worker.counters_mut();
-            counters.sent(port, ok, bytes);
+            counters.sent(port, ok, bytes.saturating_sub(headers));
             for (reason, frames) in [
                 (DropReason::TxFull, would_block),
                 (DropReason::TxError, refused),

@@ -4,6 +4,7 @@
 //! remembers what it does not need. Bounded: when full, stations that are not in it yet are not remembered.
 
 use dashmap::DashMap;
+use vswitch_core::mac_table::Entry;
 use vswitch_core::switch::StationEvent;
 use vswitch_core::{Instant, Mac, PortId, Segment};
 
@@ -36,6 +37,14 @@ impl Directory {
             *station = Station { port: event.port, since: now, moves: station.moves + moved };
         } else if self.stations.len() < LIMIT {
             self.stations.insert(key, Station { port: event.port, since: now, moves: moved });
+        }
+    }
+
+    /// The MAC table has a station; it is remembered if nobody has told of it.
+    pub fn fill_in(&self, entry: Entry, now: Instant) {
+        if self.stations.len() < LIMIT {
+            let station = Station { port: entry.port, since: now, moves: 0 };
+            self.stations.entry((entry.segment, entry.mac)).or_insert(station);
         }
     }
 

@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn the_other_end_is_known() {
         let (here, _there) = UnixStream::pair().unwrap();
-        let who = crate::sys::socket::peer_credentials(&here).unwrap();
+        let who = crate::sys::socket::peer_credentials(here.as_fd()).unwrap();
         assert_eq!(u32::try_from(who.pid).unwrap(), std::process::id());
     }
 }
