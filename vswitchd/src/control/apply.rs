@@ -365,7 +365,7 @@ fn fail(kind: &str, name: &str, reason: String) -> Failed {
 const CLOSERS: usize = 32;
 
 /// Closes links that no worker runs any more; returns when all their interfaces are gone.
-fn close_all(links: Vec<Arc<PortLink>>) {
+pub(super) fn close_all(links: Vec<Arc<PortLink>>) {
     if links.len() < 2 {
         return links.into_iter().for_each(close);
     }

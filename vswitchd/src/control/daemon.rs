@@ -333,12 +333,14 @@ impl Control {
         }
     }
 
-    fn stop(self, serving: Serving) {
+    fn stop(mut self, serving: Serving) {
         log::info("stopping", &[]);
         serving.stop();
         self.workers.stop();
         // The TAPs close with the last setup; what they are in the pods goes with them.
+        let links: Vec<_> = self.running.ports.values_mut().filter_map(|port| port.link.take()).collect();
         drop(self.running);
+        super::apply::close_all(links);
         log::info("stopped", &[]);
         log::report_suppressed();
     }
