@@ -3,9 +3,9 @@
 
 pub mod cases;
 pub mod config_body;
+pub mod daemon;
 pub mod driven;
 pub mod fabric;
-pub mod daemon;
 pub mod frames;
 pub mod lab;
 pub mod node;

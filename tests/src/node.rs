@@ -181,6 +181,16 @@ pub struct Node {
     socket: PathBuf,
 }
 
+impl Drop for Node {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for table in ["drops --by-port", "port", "peer", "mac"] {
+                eprintln!("{table}: {}", String::from_utf8_lossy(&self.try_ctl(table).stdout));
+            }
+        }
+    }
+}
+
 impl Node {
     /// Waits until it answers on its control socket.
     ///

@@ -2,7 +2,7 @@
 //!
 //! A [`Worker`] is one thread's share of the switch. It reads an immutable [`Topology`] and a [`MacTable`] that
 //! all workers share, and writes a [`TxList`]. [`Worker::forward`] and [`Worker::explain`] run the very same
-//! code over two kinds of [`Sink`]: one counts and sends, the other writes down.
+//! code over two kinds of `Sink`: one counts and sends, the other writes down.
 //!
 //! Not here: reading, sending, waiting, and the time.
 
@@ -17,7 +17,7 @@ pub use topology::{Bridge, Topology, TopologyError};
 
 use crate::frame::{Arrival, Batch, Head, MAX_HEAD_LEN, TxList, TxRange};
 use crate::mac_table::{Learned, MacTable, Refused};
-use crate::offload::{Offload, partial_checksum};
+use crate::offload::{self, Gso, GsoKind, Offload, partial_checksum};
 use crate::port::{Carries, Group, Port, PortId, Segment};
 use crate::time::Instant;
 use crate::verdict::{DropReason, Verdict, Why};
@@ -28,8 +28,10 @@ use alloc::vec::Vec;
 use dress::{Admitted, Dress, admit, dress};
 use topology::BridgeState;
 
-/// How many buckets of the MAC table one tick looks through, at least.
+/// How many buckets of the MAC table are swept while its lock is held.
 const SWEEP_BUCKETS: usize = 4096;
+/// In how many ticks a whole table is swept.
+const SWEEP_TICKS: usize = 32;
 /// How many learning events wait for being fetched.
 const EVENTS: usize = 1024;
 
@@ -135,7 +137,11 @@ impl Worker {
 
     /// Background work, once a second or so: clears what aged out.
     pub fn tick(&mut self, now: Instant) {
-        self.macs.sweep(now, SWEEP_BUCKETS);
+        // A bucket holds four entries and is half full at the limit.
+        let buckets = usize::try_from(self.macs.limit() / 2).unwrap_or(usize::MAX);
+        for _ in 0..=buckets / SWEEP_TICKS / SWEEP_BUCKETS {
+            self.macs.sweep(now, SWEEP_BUCKETS);
+        }
     }
 
     /// What [`Self::forward`] would do with `bytes`, step by step; nothing is learned, counted or sent.
@@ -253,7 +259,8 @@ fn ingress<'a, S: Sink>(
     if dst.is_reserved_group() && !bridge.config.forward_bpdu {
         return Err(refuse(DropReason::ReservedGroup));
     }
-    let offload = arrived_offload(arrival, offload, frame).ok_or_else(|| refuse(DropReason::BadOffload))?;
+    let offload =
+        arrived_offload(arrival, port, offload, frame).ok_or_else(|| refuse(DropReason::BadOffload))?;
     Ok(Entered {
         bridge,
         bytes,
@@ -286,15 +293,36 @@ fn decapsulate(topology: &Topology, port: &Port, datagram: &[u8]) -> Result<Segm
 }
 
 /// What the frame owes, counted from its own first byte.
-fn arrived_offload(arrival: Arrival, offload: Offload, frame: &[u8]) -> Option<Offload> {
+fn arrived_offload(arrival: Arrival, port: &Port, offload: Offload, frame: &[u8]) -> Option<Offload> {
     match arrival {
         Arrival::Port(_) => Some(offload),
-        Arrival::Underlay { .. } if offload.is_none() => {
-            // A Linux peer may have left the checksum to a wire that was not there.
-            Some(Offload { checksum: partial_checksum(frame), gso: None })
+        Arrival::Underlay { remote, .. } if offload.is_none() => {
+            // A Linux peer may have left the checksum to a wire that was not there, and the cutting as well.
+            let checksum = partial_checksum(frame);
+            let gso = checksum.and_then(|_| uncut(frame, room(port.mtu, remote.to_canonical().is_ipv6())));
+            Some(Offload { checksum, gso })
         }
         Arrival::Underlay { .. } => offload.shifted(-8),
     }
+}
+
+/// The facts of a TCP superframe that its sender's kernel never cut, because no wire on the way made it: a frame
+/// larger than any that could have crossed the path in one piece. Into what it should have been cut nobody says;
+/// the largest frames that fit the path are what a sender of full segments meant.
+fn uncut(frame: &[u8], room: usize) -> Option<Gso> {
+    if frame.len() <= room {
+        return None;
+    }
+    let known = |kind| Some((kind, offload::header_len(frame, kind)?));
+    let (kind, header_len) = known(GsoKind::Tcp4).or_else(|| known(GsoKind::Tcp6))?;
+    let size = room.checked_sub(usize::from(header_len)).filter(|size| *size > 0)?;
+    Some(Gso { kind, size: u16::try_from(size).ok()?, header_len })
+}
+
+/// The longest frame that a tunnel over a path of `mtu` bytes can carry.
+fn room(mtu: u16, ipv6: bool) -> usize {
+    let overhead = if ipv6 { vxlan::OVERHEAD_IPV6 } else { vxlan::OVERHEAD_IPV4 };
+    usize::from(mtu).saturating_sub(usize::from(overhead) - ethernet::HEADER_LEN)
 }
 
 /// Learns the source and looks the destination up.
@@ -417,13 +445,11 @@ fn egress<S: Sink>(port: &Port, frame: &Entered<'_>, sink: &mut S) -> Result<(),
 
 /// Whether the frame, or each frame that a superframe will be cut into, fits a path of `mtu` bytes.
 fn fits(mtu: u16, ipv6: bool, inner: &[u8], dress: &Dress, offload: &Offload) -> Result<(), Refusal> {
-    let outer =
-        usize::from(if ipv6 { vxlan::OVERHEAD_IPV6 } else { vxlan::OVERHEAD_IPV4 }) - ethernet::HEADER_LEN;
     let len = match offload.gso {
         Some(gso) => usize::from(gso.header_len) + usize::from(gso.size),
         None => inner.len().saturating_add_signed(isize::try_from(dress.growth()).unwrap_or(0)),
     };
-    let room = usize::from(mtu).saturating_sub(outer);
+    let room = room(mtu, ipv6);
     if len <= room {
         return Ok(());
     }
