@@ -73,6 +73,7 @@ fn pnet_reads_in_every_output_what_was_sent() {
         peer,
     ]);
     spec.bridges[0].vnis.insert(vlan(10), vni);
+    let mut switch = Driven::new(&spec);
     let mut compared = 0;
     for round in 0..1000u16 {
         let v6 = rng.one_in(2);
@@ -93,7 +94,6 @@ fn pnet_reads_in_every_output_what_was_sent() {
         // By the trunk the VLAN's tag stands in front; a customer's port takes the frame as it is.
         let (port, own) = if rng.one_in(2) { (TRUNK, Some(some_tag(&mut rng, 10))) } else { (TUNNEL, None) };
         let arrived: Vec<Tag> = own.iter().chain(&customer).copied().collect();
-        let mut switch = Driven::new(&spec);
         let frame = plain.clone().tags(&arrived).bytes();
         let passed = switch.pass(Instant::ZERO, Arrival::Port(id(port)), &frame);
         let as_read = |tags: &[Tag]| -> Vec<Read> {
