@@ -34,7 +34,7 @@ pub fn silence(from: &Namespace, to: IpAddr) {
 /// When they do not.
 pub fn tcp(from: &Namespace, to: &Namespace, address: IpAddr, bytes: u64) {
     let done = tcp_transfer(from, to, address, bytes, PATIENCE);
-    assert!(done.is_ok(), "TCP to {address}: {}", done.unwrap_err());
+    done.unwrap_or_else(|error| panic!("TCP to {address}: {error}"));
 }
 
 /// Sends datagrams of many sizes from `from` to `address` in `to`, which sends each back, and compares them.
