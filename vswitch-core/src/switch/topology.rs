@@ -274,6 +274,10 @@ mod tests {
         Port::peer(id(number), IpAddr::from([192, 0, 2, last]), 4789, 1500)
     }
 
+    fn with_vnis(vnis: [(Vlan, Vni); 2]) -> Bridge {
+        Bridge { vnis: vnis.into(), ..Bridge::default() }
+    }
+
     fn hears(topology: &Topology, tag: u16) -> Vec<u32> {
         let segment = Segment::new(0, vlan(tag)).unwrap();
         let mut all: Vec<u32> = topology.listeners(segment).map(|port| port.id.get()).collect();
@@ -283,8 +287,7 @@ mod tests {
 
     #[test]
     fn two_things_of_one_name_are_refused_with_the_name() {
-        let mut twice = Bridge::default();
-        twice.vnis = [(vlan(1), vni(5)), (vlan(2), vni(5))].into();
+        let twice = with_vnis([(vlan(1), vni(5)), (vlan(2), vni(5))]);
         let mut elsewhere = access(1, 10);
         elsewhere.bridge = 1;
         let one = || vec![Bridge::default()];
@@ -302,8 +305,7 @@ mod tests {
 
     #[test]
     fn a_flood_is_heard_by_members_trunks_and_the_peers_of_its_vni() {
-        let mut bridge = Bridge::default();
-        bridge.vnis = [(vlan(10), vni(10)), (vlan(20), vni(20))].into();
+        let bridge = with_vnis([(vlan(10), vni(10)), (vlan(20), vni(20))]);
         let mut some = peer(8, 8);
         if let Attachment::Tunnel(tunnel) = &mut some.attachment {
             // A VNI named twice, and one that no segment has.
