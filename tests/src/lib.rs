@@ -4,10 +4,15 @@
 pub mod cases;
 pub mod config_body;
 pub mod daemon;
+pub mod driven;
+pub mod fabric;
 pub mod frames;
 pub mod lab;
+pub mod node;
 pub mod offload_body;
 pub mod ovs;
 pub mod pcap;
 pub mod reference;
 pub mod rng;
+pub mod switch_body;
+pub mod vxlan_body;

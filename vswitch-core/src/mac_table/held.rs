@@ -139,33 +139,41 @@ impl Holder<'_> {
         }
     }
 
-    /// A vacant slot for `key`: in the emptier of its buckets; else what is void there makes room; else an
-    /// entry moves to its other bucket.
+    /// A vacant slot for `key`: in its first bucket if there is one, so that most lookups are over after one
+    /// line, else in its second; else what is void there makes room; else an entry moves to its other
+    /// bucket, where another may have to move before it. With half of the slots in use that is always
+    /// enough: some forty buckets would have to be full, of which one in seven is.
     fn place(&self, tick: u32, key: u64) -> Option<u32> {
         let t = self.table;
         let (first, second) = t.slots.places(key);
-        match (t.slots.vacancy(first), t.slots.vacancy(second)) {
-            (Some((_, few)), Some((slot, more))) if more > few => return Some(slot),
-            (Some((slot, _)), _) | (None, Some((slot, _))) => return Some(slot),
-            (None, None) => {}
+        if let Some(slot) = t.slots.vacancy(first).or_else(|| t.slots.vacancy(second)) {
+            return Some(slot);
         }
         let both = || Slots::slots_of(first).chain(Slots::slots_of(second));
-        if let Some(slot) = both().find(|slot| self.table.is_void(*slot, tick)) {
+        if let Some(slot) = both().find(|slot| t.is_void(*slot, tick)) {
             self.clear(slot);
             return Some(slot);
         }
-        both().find_map(|slot| {
-            self.displace(slot, self.other_place(slot)?);
-            Some(slot)
+        both().find(|slot| self.make_way(*slot)).or_else(|| {
+            both().find(|slot| {
+                let mut behind = Slots::slots_of(self.other_bucket(*slot));
+                behind.any(|next| self.make_way(next)) && self.make_way(*slot)
+            })
         })
     }
 
-    /// A vacant slot in the other bucket of the entry in `slot`.
-    fn other_place(&self, slot: u32) -> Option<u32> {
-        let t = self.table;
-        let (a, b) = t.slots.places(t.slots.key(slot));
-        let other = if Slots::slots_of(a).contains(&slot) { b } else { a };
-        t.slots.vacancy(other).map(|(vacant, _)| vacant)
+    /// Moves the entry of `slot` to its other bucket, if that has a vacant slot.
+    fn make_way(&self, slot: u32) -> bool {
+        let vacant = self.table.slots.vacancy(self.other_bucket(slot));
+        if let Some(vacant) = vacant {
+            self.displace(slot, vacant);
+        }
+        vacant.is_some()
+    }
+
+    fn other_bucket(&self, slot: u32) -> u32 {
+        let (a, b) = self.table.slots.places(self.table.slots.key(slot));
+        if Slots::slots_of(a).contains(&slot) { b } else { a }
     }
 
     /// Moves an entry to a vacant slot of its other bucket. It is in both for a moment and never in neither;
@@ -520,9 +528,7 @@ impl Holder<'_> {
     pub(super) fn displace_key(&self, segment: usize, mac: u64) -> bool {
         let t = self.table;
         let Some(slot) = t.slots.position(key_of(t.index_of[segment].get(), mac)) else { return false };
-        let Some(vacant) = self.other_place(slot) else { return false };
-        self.displace(slot, vacant);
-        true
+        self.make_way(slot)
     }
 
     /// Flushes `from` and gives its index to `to`, as if all others were in use.

@@ -166,10 +166,15 @@ impl Slots {
         mut then: impl FnMut(Value) -> T,
     ) -> Option<Found<T>> {
         let line = self.line(bucket);
+        // All four first, then one branch: which of them it is cannot be predicted. A key may stand twice
+        // only where it is being vacated; then the value of that one is vacant.
+        let mut match_bits = 0_u32;
         for i in 0..WIDTH {
-            if line[i as usize].load(Ordering::Acquire) != key {
-                continue;
-            }
+            match_bits |= u32::from(line[i as usize].load(Ordering::Acquire) == key) << i;
+        }
+        while match_bits != 0 {
+            let i = match_bits.trailing_zeros() % WIDTH;
+            match_bits &= match_bits - 1;
             let word = &line[(i + WIDTH) as usize];
             let value = Value(word.load(Ordering::Acquire));
             if value.is_vacant() {
@@ -232,11 +237,9 @@ impl Slots {
         bucket * WIDTH..bucket * WIDTH + WIDTH
     }
 
-    /// A vacant slot of `bucket`, and how many there are.
-    pub(super) fn vacancy(&self, bucket: u32) -> Option<(u32, u32)> {
-        let mut vacant = Self::slots_of(bucket).filter(|slot| self.value(*slot).is_vacant());
-        let slot = vacant.next()?;
-        Some((slot, 1 + u32::try_from(vacant.count()).unwrap_or(WIDTH)))
+    /// A vacant slot of `bucket`.
+    pub(super) fn vacancy(&self, bucket: u32) -> Option<u32> {
+        Self::slots_of(bucket).find(|slot| self.value(*slot).is_vacant())
     }
 
     /// Makes a vacant slot the place of `key`: the key first, so that no reader meets the old one.

@@ -347,13 +347,24 @@ fn the_insides_agree_after_any_sequence() {
 #[test]
 fn moving_to_make_place_loses_nobody() {
     // Two buckets are full long before the table is, now and then; nobody may be refused or lost for it.
-    for seed in 0..200 {
-        let table = MacTable::new(16, AGEING, [seed, !seed]);
-        table.bind(port(1), None);
-        for number in 0..16 {
-            assert_eq!(table.learn(at(1), segment(1), mac(number), port(1)), New);
+    for (limit, seeds) in [(32, 100), (1024, 4), (32_768, 1)] {
+        for seed in 0..seeds {
+            let table = MacTable::new(limit, AGEING, [seed, !seed]);
+            (1..=2).for_each(|number| table.bind(port(number), None));
+            for number in 0..u64::from(limit) {
+                assert_eq!(table.learn(at(1), segment(1), mac(number), port(1)), New);
+            }
+            assert_eq!(known(&table, at(1), 0..u64::from(limit)).len(), limit as usize);
+            for number in 0..u64::from(limit) * 3 {
+                assert_eq!(table.learn(at(1), segment(2), mac(number), port(2)), New);
+            }
+            assert_eq!((table.len(), table.entries_of(port(1))), (limit, limit / 2));
+            let displaced = table.displaced.load(Ordering::Relaxed);
+            assert!(displaced > 0 || limit < 1024, "the table was full enough to try it");
+            if limit <= 1024 {
+                audit(&table);
+            }
         }
-        assert_eq!(known(&table, at(1), 0..16).len(), 16);
     }
 }
 

@@ -59,6 +59,11 @@ pub(crate) struct Dress {
 }
 
 impl Dress {
+    /// Whether it leaves with the very bytes it arrived with.
+    pub(crate) const fn is_as_arrived(&self) -> bool {
+        self.from == 0 && self.vni.is_none()
+    }
+
     /// By how much the frame itself grows: what offload facts move by, the VXLAN header apart.
     pub(crate) fn growth(&self) -> i32 {
         if self.from == 0 {
@@ -71,6 +76,7 @@ impl Dress {
 }
 
 /// Whether and how `frame`, which came in by `port`, enters the bridge.
+#[inline]
 pub(crate) fn admit(port: &Port, vlan_limit: u8, frame: &[u8]) -> Result<Admitted, DropReason> {
     let first = tag_at(frame, ADDRESSES_LEN);
     let vid = first.map_or(0, Tag::vid);
@@ -130,6 +136,7 @@ pub(crate) fn admit(port: &Port, vlan_limit: u8, frame: &[u8]) -> Result<Admitte
 
 /// In which dress an admitted frame leaves by `port`, or why it does not. `vni` is the name of its segment on
 /// the underlay, `bytes` the Ethernet frame as it arrived.
+#[inline]
 pub(crate) fn dress(
     port: &Port,
     vni: Option<Vni>,

@@ -2,7 +2,7 @@
 //!
 //! A [`Worker`] is one thread's share of the switch. It reads an immutable [`Topology`] and a [`MacTable`] that
 //! all workers share, and writes a [`TxList`]. [`Worker::forward`] and [`Worker::explain`] run the very same
-//! code over two kinds of [`Sink`]: one counts and sends, the other writes down.
+//! code over two kinds of `Sink`: one counts and sends, the other writes down.
 //!
 //! Not here: reading, sending, waiting, and the time.
 
@@ -17,8 +17,8 @@ pub use topology::{Bridge, Topology, TopologyError};
 
 use crate::frame::{Arrival, Batch, Head, MAX_HEAD_LEN, TxList, TxRange};
 use crate::mac_table::{Learned, MacTable, Refused};
-use crate::offload::{Offload, partial_checksum};
-use crate::port::{Attachment, Carries, Group, Port, PortId, Segment};
+use crate::offload::{self, Gso, GsoKind, Offload, partial_checksum};
+use crate::port::{Carries, Group, Port, PortId, Segment};
 use crate::time::Instant;
 use crate::verdict::{DropReason, Verdict, Why};
 use crate::wire::ethernet::{self, ADDRESSES_LEN, MAX_FRAME_LEN, Mac};
@@ -26,9 +26,12 @@ use crate::wire::{flow, vlan, vxlan};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use dress::{Admitted, Dress, admit, dress};
+use topology::BridgeState;
 
-/// How many buckets of the MAC table one tick looks through, at least.
+/// How many buckets of the MAC table are swept while its lock is held.
 const SWEEP_BUCKETS: usize = 4096;
+/// In how many ticks a whole table is swept.
+const SWEEP_TICKS: usize = 32;
 /// How many learning events wait for being fetched.
 const EVENTS: usize = 1024;
 
@@ -134,7 +137,11 @@ impl Worker {
 
     /// Background work, once a second or so: clears what aged out.
     pub fn tick(&mut self, now: Instant) {
-        self.macs.sweep(now, SWEEP_BUCKETS);
+        // A bucket holds four entries and is half full at the limit.
+        let buckets = usize::try_from(self.macs.limit() / 2).unwrap_or(usize::MAX);
+        for _ in 0..=buckets / SWEEP_TICKS / SWEEP_BUCKETS {
+            self.macs.sweep(now, SWEEP_BUCKETS);
+        }
     }
 
     /// What [`Self::forward`] would do with `bytes`, step by step; nothing is learned, counted or sent.
@@ -166,6 +173,7 @@ trait Sink {
 
 /// A frame that has been let in.
 struct Entered<'a> {
+    bridge: &'a BridgeState,
     bytes: &'a [u8],
     base: usize,
     port: PortId,
@@ -177,6 +185,7 @@ struct Entered<'a> {
     src: Mac,
 }
 
+#[inline]
 fn journey<S: Sink>(
     topology: &Topology,
     macs: &MacTable,
@@ -206,8 +215,9 @@ fn journey<S: Sink>(
 }
 
 /// Admission: which port, which segment, which tags, and whether at all.
+#[inline]
 fn ingress<'a, S: Sink>(
-    topology: &Topology,
+    topology: &'a Topology,
     arrival: Arrival,
     offload: Offload,
     bytes: &'a [u8],
@@ -249,8 +259,20 @@ fn ingress<'a, S: Sink>(
     if dst.is_reserved_group() && !bridge.config.forward_bpdu {
         return Err(refuse(DropReason::ReservedGroup));
     }
-    let offload = arrived_offload(arrival, offload, frame).ok_or_else(|| refuse(DropReason::BadOffload))?;
-    Ok(Entered { bytes, base, port: port.id, group: port.group, segment, admitted, offload, dst, src })
+    let offload =
+        arrived_offload(arrival, port, offload, frame).ok_or_else(|| refuse(DropReason::BadOffload))?;
+    Ok(Entered {
+        bridge,
+        bytes,
+        base,
+        port: port.id,
+        group: port.group,
+        segment,
+        admitted,
+        offload,
+        dst,
+        src,
+    })
 }
 
 /// The VXLAN header's rules: which segment the datagram is for, or why it is refused.
@@ -271,18 +293,40 @@ fn decapsulate(topology: &Topology, port: &Port, datagram: &[u8]) -> Result<Segm
 }
 
 /// What the frame owes, counted from its own first byte.
-fn arrived_offload(arrival: Arrival, offload: Offload, frame: &[u8]) -> Option<Offload> {
+fn arrived_offload(arrival: Arrival, port: &Port, offload: Offload, frame: &[u8]) -> Option<Offload> {
     match arrival {
         Arrival::Port(_) => Some(offload),
-        Arrival::Underlay { .. } if offload.is_none() => {
-            // A Linux peer may have left the checksum to a wire that was not there.
-            Some(Offload { checksum: partial_checksum(frame), gso: None })
+        Arrival::Underlay { remote, .. } if offload.is_none() => {
+            // A Linux peer may have left the checksum to a wire that was not there, and the cutting as well.
+            let checksum = partial_checksum(frame);
+            let gso = checksum.and_then(|_| uncut(frame, room(port.mtu, remote.to_canonical().is_ipv6())));
+            Some(Offload { checksum, gso })
         }
         Arrival::Underlay { .. } => offload.shifted(-8),
     }
 }
 
+/// The facts of a TCP superframe that its sender's kernel never cut, because no wire on the way made it: a frame
+/// larger than any that could have crossed the path in one piece. Into what it should have been cut nobody says;
+/// the largest frames that fit the path are what a sender of full segments meant.
+fn uncut(frame: &[u8], room: usize) -> Option<Gso> {
+    if frame.len() <= room {
+        return None;
+    }
+    let known = |kind| Some((kind, offload::header_len(frame, kind)?));
+    let (kind, header_len) = known(GsoKind::Tcp4).or_else(|| known(GsoKind::Tcp6))?;
+    let size = room.checked_sub(usize::from(header_len)).filter(|size| *size > 0)?;
+    Some(Gso { kind, size: u16::try_from(size).ok()?, header_len })
+}
+
+/// The longest frame that a tunnel over a path of `mtu` bytes can carry.
+fn room(mtu: u16, ipv6: bool) -> usize {
+    let overhead = if ipv6 { vxlan::OVERHEAD_IPV6 } else { vxlan::OVERHEAD_IPV4 };
+    usize::from(mtu).saturating_sub(usize::from(overhead) - ethernet::HEADER_LEN)
+}
+
 /// Learns the source and looks the destination up.
+#[inline]
 fn decide<S: Sink>(
     topology: &Topology,
     macs: &MacTable,
@@ -290,10 +334,7 @@ fn decide<S: Sink>(
     frame: &Entered<'_>,
     sink: &mut S,
 ) -> Verdict {
-    let flooded = topology
-        .bridge(frame.segment.bridge())
-        .is_some_and(|bridge| bridge.config.flood_vlans.contains(frame.segment.vlan()));
-    if flooded {
+    if frame.bridge.config.flood_vlans.contains(frame.admitted.vlan) {
         sink.note(Step::FloodVlan);
         return Verdict::Flood(frame.segment);
     }
@@ -325,9 +366,10 @@ fn decide<S: Sink>(
 }
 
 /// Leaves by one port. `Some` where that came to nothing.
+#[inline]
 fn to<S: Sink>(topology: &Topology, frame: &Entered<'_>, port: PortId, sink: &mut S) -> Option<Verdict> {
     let port = topology.port(port)?;
-    match egress(topology, port, frame, sink) {
+    match egress(port, frame, sink) {
         Ok(()) => None,
         Err(Refusal::Drop(reason)) => {
             sink.drop(Some(port.id), reason);
@@ -352,7 +394,7 @@ fn flood<S: Sink>(topology: &Topology, frame: &Entered<'_>, sink: &mut S) -> Opt
             horizon = true;
             continue;
         }
-        match egress(topology, port, frame, sink) {
+        match egress(port, frame, sink) {
             Ok(()) => heard = true,
             // Not a listener after all: a VLAN rule that only the frame's inner tag decides.
             Err(Refusal::Drop(reason)) => sink.note(Step::Refused { port: port.id, reason }),
@@ -381,17 +423,17 @@ enum Refusal {
     TooBig(Why),
 }
 
-fn egress<S: Sink>(
-    topology: &Topology,
-    port: &Port,
-    frame: &Entered<'_>,
-    sink: &mut S,
-) -> Result<(), Refusal> {
-    let vni = topology.vni_of(frame.segment);
+#[inline]
+fn egress<S: Sink>(port: &Port, frame: &Entered<'_>, sink: &mut S) -> Result<(), Refusal> {
     let inner = frame.bytes.get(frame.base..).unwrap_or_default();
+    let tunnel = port.tunnel();
+    let vni = tunnel.and_then(|_| frame.bridge.members(frame.admitted.vlan).vni);
     let dress = dress(port, vni, &frame.admitted, inner).map_err(Refusal::Drop)?;
-    let offload = frame.offload.shifted(dress.growth()).ok_or(Refusal::Drop(DropReason::BadOffload))?;
-    if let Attachment::Tunnel(tunnel) = &port.attachment {
+    let mut offload = frame.offload;
+    if !offload.is_none() {
+        offload = offload.shifted(dress.growth()).ok_or(Refusal::Drop(DropReason::BadOffload))?;
+    }
+    if let Some(tunnel) = tunnel {
         fits(port.mtu, tunnel.remote.is_ipv6(), inner, &dress, &offload)?;
         let offload = offload.shifted(8).ok_or(Refusal::Drop(DropReason::BadOffload))?;
         sink.emit(port.id, frame.bytes, frame.base, &dress, offload, flow::entropy(inner));
@@ -403,13 +445,11 @@ fn egress<S: Sink>(
 
 /// Whether the frame, or each frame that a superframe will be cut into, fits a path of `mtu` bytes.
 fn fits(mtu: u16, ipv6: bool, inner: &[u8], dress: &Dress, offload: &Offload) -> Result<(), Refusal> {
-    let outer =
-        usize::from(if ipv6 { vxlan::OVERHEAD_IPV6 } else { vxlan::OVERHEAD_IPV4 }) - ethernet::HEADER_LEN;
     let len = match offload.gso {
         Some(gso) => usize::from(gso.header_len) + usize::from(gso.size),
         None => inner.len().saturating_add_signed(isize::try_from(dress.growth()).unwrap_or(0)),
     };
-    let room = usize::from(mtu).saturating_sub(outer);
+    let room = room(mtu, ipv6);
     if len <= room {
         return Ok(());
     }
@@ -433,10 +473,12 @@ struct Sending<'a> {
 }
 
 impl Sink for Sending<'_> {
+    #[inline]
     fn received(&mut self, port: PortId, bytes: usize) {
         self.counters.received(port, bytes as u64);
     }
 
+    #[inline]
     fn learn(&mut self, segment: Segment, mac: Mac, port: PortId) -> Learned {
         let learned = self.macs.learn(self.now, segment, mac, port);
         let from = match learned {
@@ -486,6 +528,7 @@ impl Sink for Sending<'_> {
     ) {
         let slot = usize::from(dress.vni.is_some());
         let head = match self.heads[slot] {
+            _ if dress.is_as_arrived() => Head::NONE,
             Some((written, head)) if written == *dress => head,
             _ => {
                 let mut buffer = [0; MAX_HEAD_LEN];

@@ -1,8 +1,8 @@
 //! The life of the daemon: start, serve, reload, drain.
 //!
 //! One thread owns everything that changes; signals, the control socket, the workers and the clock only wake
-//! it. Not here: how a wish becomes fact (see [`super::apply`]) and how questions are answered
-//! (see [`super::answers`]).
+//! it. Not here: how a wish becomes fact (see `apply.rs`) and how questions are answered
+//! (see `answers.rs`).
 
 use super::apply::is_waiting;
 use super::ports;

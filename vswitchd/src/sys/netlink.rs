@@ -11,7 +11,9 @@ use netlink_packet_core::{
 use netlink_packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope,
 };
-use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkFlags, LinkMessage};
+use netlink_packet_route::link::{
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
@@ -134,6 +136,22 @@ impl Netlink {
             message.header.change_mask = LinkFlags::Up;
         }
         self.request(RouteNetlinkMessage::SetLink(message), NLM_F_ACK, drop)
+    }
+
+    /// Makes a pair of Ethernet interfaces, each the other's wire: one called `name` here, one called `far_name`
+    /// in `far_namespace`, both down. They go together, or with either namespace.
+    pub fn add_veth(&mut self, name: &str, far_name: &str, far_namespace: BorrowedFd<'_>) -> io::Result<()> {
+        let mut far = LinkMessage::default();
+        far.attributes.push(LinkAttribute::IfName(far_name.to_owned()));
+        far.attributes.push(LinkAttribute::NetNsFd(far_namespace.as_raw_fd()));
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        message.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Veth),
+            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(far))),
+        ]));
+        let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+        self.request(RouteNetlinkMessage::NewLink(message), flags, drop)
     }
 
     /// Deletes interface `index`.

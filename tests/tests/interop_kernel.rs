@@ -1,0 +1,93 @@
+//! A Linux VXLAN link with a bridge behind it as the remote node, and our node: pods on either side talk.
+
+use std::net::IpAddr;
+use vswitch_tests::lab::{Lab, Namespace, in_lab};
+use vswitch_tests::node::{
+    Fleet, Node, Underlay, Wire, is_fragment, pings, pod, talk, tcp, udp_echo, v4, v6,
+};
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+/// Our node with a pod at 10.10.0.1 and fd10::1, a Linux node with one at 10.10.0.2 and fd10::2.
+struct Pair {
+    underlay: Underlay,
+    ours: Namespace,
+    theirs: Namespace,
+    node: Node,
+    _fleet: Fleet,
+}
+
+fn pair(lab: &Lab, address: fn(u8) -> IpAddr) -> Pair {
+    let underlay = Underlay::new(lab, 2, 1500);
+    let (ours, theirs) = (lab.namespace("ours"), lab.namespace("theirs"));
+    let linux = &underlay.nodes[1];
+    // As CNI plugins do it: no default remote, but an entry for everything unknown.
+    linux.ip(&format!("link add name vx type vxlan id 10010 local {} dstport 4789", address(2)));
+    linux.run(&format!("bridge fdb append 00:00:00:00:00:00 dev vx dst {}", address(1)));
+    linux.veth("pod", &theirs, "eth0");
+    linux.bridge("br", &["vx", "pod"]);
+    let mtu = if address(1).is_ipv4() { 1450 } else { 1430 };
+    theirs.ip(&format!("link set dev eth0 mtu {mtu}"));
+    theirs.address("eth0", "10.10.0.2/24");
+    theirs.address("eth0", "fd10::2/64");
+    let port = pod("ours", "n1", &ours, "tag = 10", &["10.10.0.1/24", "fd10::1/64"]);
+    let fleet = Fleet::new(&format!(
+        "[underlay]\naddress = \"{0}\"\n[mesh]\npeers = [\"{0}\", \"{1}\"]\n[[segment]]\nname = \"blue\"\n\
+         vlan = 10\nvni = 10010\n{port}",
+        address(1),
+        address(2)
+    ));
+    let node = fleet.start(&underlay.nodes[0], "n1");
+    Pair { underlay, ours, theirs, node, _fleet: fleet }
+}
+
+/// `superframes`: whether the Linux node leaves cutting to an underlay that never does it.
+fn talks(lab: &Lab, address: fn(u8) -> IpAddr, superframes: bool, prepare: impl FnOnce(&Pair)) {
+    let pair = pair(lab, address);
+    prepare(&pair);
+    let mut wire = Wire::open(&pair.underlay.nodes[0], "under");
+    let mut inside = Wire::open(&pair.ours, "eth0");
+    for (ours, theirs) in [("10.10.0.1", "10.10.0.2"), ("fd10::1", "fd10::2")] {
+        talk(&pair.ours, ip(ours), &pair.theirs, ip(theirs));
+        pings(&pair.theirs, ip(ours));
+        udp_echo(&pair.theirs, &pair.ours, ip(ours));
+        // Enough for the sender to reach its largest superframes.
+        tcp(&pair.theirs, &pair.ours, ip(ours), 8 << 20);
+    }
+    let arrived = |key| pair.node.peer(address(2), key);
+    let mean = arrived("rx_bytes") / arrived("rx_frames");
+    assert_eq!(mean > 1600, superframes, "frames of {mean} bytes on average");
+    assert!(!wire.frames().iter().any(|frame| is_fragment(frame)));
+    // Superframes that came uncut are cut before a pod sees them, into full segments.
+    let longest = inside.frames().iter().map(Vec::len).max().unwrap();
+    assert_eq!(longest, if address(1).is_ipv4() { 1464 } else { 1444 });
+    for reason in ["unknown_peer", "bad_offload", "rx_truncated", "long_frame", "too_big", "tx_error"] {
+        assert_eq!(pair.node.drops(reason), 0, "{reason}: {}", pair.node.ctl("drops"));
+    }
+}
+
+#[test]
+fn linux_talks_over_ipv4_with_every_offload_on() {
+    in_lab("linux_talks_over_ipv4_with_every_offload_on", |lab| talks(lab, v4, true, |_| ()));
+}
+
+#[test]
+fn linux_talks_over_ipv6_with_every_offload_on() {
+    in_lab("linux_talks_over_ipv6_with_every_offload_on", |lab| talks(lab, v6, true, |_| ()));
+}
+
+#[test]
+fn linux_talks_over_ipv4_with_transmit_checksums_done_in_software() {
+    in_lab("linux_talks_over_ipv4_with_transmit_checksums_done_in_software", |lab| {
+        talks(lab, v4, false, |pair| pair.underlay.nodes[1].ethtool("under", "tx off"));
+    });
+}
+
+#[test]
+fn linux_talks_over_ipv6_when_it_cuts_superframes_itself() {
+    in_lab("linux_talks_over_ipv6_when_it_cuts_superframes_itself", |lab| {
+        talks(lab, v6, false, |pair| pair.underlay.nodes[1].ethtool("under", "tso off gso off"));
+    });
+}
