@@ -220,8 +220,8 @@ pub fn some_arrival(choices: &mut Choices<'_>, spec: &Spec) -> (Arrival, Vec<u8>
         spec.ports.iter().filter_map(|port| port.tunnel()).map(|tunnel| tunnel.remote).collect();
     let (kind, pick) = (choices.byte(), usize::from(choices.byte()));
     match kind {
-        0 => (Arrival::Port(id(30)), some_frame(choices, 5)),
-        1 => (from_peer(peer_address(200)), some_datagram(choices, spec)),
+        255 => (Arrival::Port(id(30)), some_frame(choices, 5)),
+        254 => (from_peer(peer_address(200)), some_datagram(choices, spec)),
         2..90 if !peers.is_empty() => {
             let remote = match peers[pick % peers.len()] {
                 // As an IPv6 socket shows an IPv4 peer.

@@ -1,6 +1,6 @@
 //! What becomes of a frame, and the name of every way it can die.
 //!
-//! One list, [`drop_reasons!`], makes the enum, the counter's name and the sentence for people. Not here:
+//! One list, `drop_reasons!`, makes the enum, the counter's name and the sentence for people. Not here:
 //! the counters themselves (see [`crate::switch::Counters`]) and any decision.
 
 use crate::port::{PortId, Segment};

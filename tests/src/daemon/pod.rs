@@ -43,6 +43,12 @@ impl Pod {
         self.namespace.name()
     }
 
+    /// The `[[port]]` table of a port in this pod, with further lines of it.
+    #[must_use]
+    pub fn table(&self, port: &str, lines: &str) -> String {
+        format!("[[port]]\nname = {port:?}\nnetns = {:?}\n{lines}\n", self.name())
+    }
+
     /// Every frame in and out of one of its interfaces, which must be there.
     ///
     /// # Panics

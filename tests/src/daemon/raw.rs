@@ -3,6 +3,9 @@
 //! The kernel takes the outermost tag of a frame that it receives out of the bytes (`skb_vlan_untag`) and tells of
 //! it beside them (packet(7), PACKET_AUXDATA); here it is put back.
 
+use super::PATIENCE;
+use crate::frames::describe;
+use crate::lab::Deadline;
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -126,6 +129,31 @@ impl Raw {
         // SAFETY: the kernel reads and writes the one pollfd.
         let ready = unsafe { libc::poll(&raw mut poll, 1, wait) };
         if ready <= 0 { None } else { self.read() }
+    }
+
+    /// Waits until exactly these bytes arrive; what comes before is thrown away.
+    ///
+    /// # Panics
+    /// When they do not arrive.
+    #[track_caller]
+    pub fn until(&self, frame: &[u8]) {
+        let deadline = Deadline::after(PATIENCE);
+        while let Some(left) = deadline.left() {
+            if self.receive(left).is_some_and(|bytes| bytes == frame) {
+                return;
+            }
+        }
+        panic!("not received within {PATIENCE:?}: {}", describe(frame));
+    }
+
+    /// Sends a frame that `to` must receive as it is.
+    ///
+    /// # Panics
+    /// When it does not arrive.
+    #[track_caller]
+    pub fn reaches(&self, to: &Self, frame: &[u8]) {
+        self.send(frame);
+        to.until(frame);
     }
 
     /// Everything that has arrived until now.

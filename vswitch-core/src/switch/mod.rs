@@ -2,7 +2,7 @@
 //!
 //! A [`Worker`] is one thread's share of the switch. It reads an immutable [`Topology`] and a [`MacTable`] that
 //! all workers share, and writes a [`TxList`]. [`Worker::forward`] and [`Worker::explain`] run the very same
-//! code over two kinds of [`Sink`]: one counts and sends, the other writes down.
+//! code over two kinds of `Sink`: one counts and sends, the other writes down.
 //!
 //! Not here: reading, sending, waiting, and the time.
 
@@ -28,8 +28,10 @@ use alloc::vec::Vec;
 use dress::{Admitted, Dress, admit, dress};
 use topology::BridgeState;
 
-/// How many buckets of the MAC table one tick looks through, at least.
+/// How many buckets of the MAC table are swept while its lock is held.
 const SWEEP_BUCKETS: usize = 4096;
+/// In how many ticks a whole table is swept.
+const SWEEP_TICKS: usize = 32;
 /// How many learning events wait for being fetched.
 const EVENTS: usize = 1024;
 
@@ -135,7 +137,11 @@ impl Worker {
 
     /// Background work, once a second or so: clears what aged out.
     pub fn tick(&mut self, now: Instant) {
-        self.macs.sweep(now, SWEEP_BUCKETS);
+        // A bucket holds four entries and is half full at the limit.
+        let buckets = usize::try_from(self.macs.limit() / 2).unwrap_or(usize::MAX);
+        for _ in 0..=buckets / SWEEP_TICKS / SWEEP_BUCKETS {
+            self.macs.sweep(now, SWEEP_BUCKETS);
+        }
     }
 
     /// What [`Self::forward`] would do with `bytes`, step by step; nothing is learned, counted or sent.

@@ -335,7 +335,8 @@ impl<'a> Field<'a> {
         if text.is_empty() || text.len() > 15 {
             return self.refuse(format!("has {} bytes; an interface name has 1..15", text.len()));
         }
-        if text == "." || text == ".." || text == "lo" {
+        // "all" and "default" name directories of /proc/sys/net that the kernel gives to no interface.
+        if matches!(text, "." | ".." | "lo" | "all" | "default") {
             return self.refuse("is not free as an interface name");
         }
         if !text.bytes().all(|c| c.is_ascii_graphic()) || text.contains(['/', ':', '%']) {

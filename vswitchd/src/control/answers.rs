@@ -3,21 +3,16 @@
 //! Rows are flat objects with stable keys (the contract of `--json`). Not here: the protocol (see
 //! [`super::rpc`]) and how a change is carried out (see [`super::apply`]).
 
-use super::apply::{active_file_ports, is_waiting};
-use super::daemon::{Control, bad_config};
-use super::plan::{Desired, plan};
-use super::rpc::{
-    Call, Change, DiffLine, Drops, Failed, Finding, Health, MacAdd, MacFilter, MacKey, PortSettings,
-    RpcError, Trace, TraceAnswer, TraceOutput,
-};
+use super::apply::active_file_ports;
+use super::daemon::Control;
+use super::rpc::{Call, Drops, MacAdd, MacFilter, MacKey, PortSettings, RpcError};
 use super::state::{State, fingerprint};
-use crate::config::{Config, PortConfig, VlanMode};
+use crate::config::{PortConfig, VlanMode};
 use crate::datapath::clock;
-use crate::observe::metrics;
 use serde_json::{Map, Value, json};
 use vswitch_core::mac_table::{Entry, EntryState};
-use vswitch_core::switch::{Counters, Step, Worker};
-use vswitch_core::{Arrival, DropReason, PortId, Segment, Verdict, Vlan};
+use vswitch_core::switch::Counters;
+use vswitch_core::{DropReason, PortId, Segment, Vlan};
 
 pub(super) fn answer(control: &mut Control, call: &Call) -> Result<Value, RpcError> {
     match call {
@@ -43,12 +38,19 @@ pub(super) fn answer(control: &mut Control, call: &Call) -> Result<Value, RpcErr
 
 impl Control {
     /// What all workers counted, and what was counted for ports that are gone.
-    fn counters(&self) -> Result<Counters, RpcError> {
+    pub(super) fn counters(&self) -> Result<Counters, RpcError> {
         let mut total = self.retired.clone();
         for snapshot in self.workers.snapshots().map_err(|error| RpcError::of(&error))? {
             total.add(&snapshot.counters);
         }
         Ok(total)
+    }
+
+    /// Entries that count: neither aged out nor flushed.
+    pub(super) fn mac_entries(&self) -> u64 {
+        let mut count = 0;
+        self.running.macs.for_each(clock::now(), |_| count += 1);
+        count
     }
 
     fn status(&self) -> Result<Value, RpcError> {
@@ -94,7 +96,7 @@ impl Control {
             "underlay_port": self.file.underlay.as_ref().map(|underlay| underlay.port),
             "tap_path": "basic",
             "underlay_path": "mmsg",
-            "mac_entries": running.macs.len(),
+            "mac_entries": self.mac_entries(),
             "mac_limit": running.macs.limit(),
             "mac_table_bytes": running.macs.memory_bytes(),
             "ageing_seconds": running.macs.ageing().as_secs(),
@@ -200,7 +202,7 @@ impl Control {
         Ok(entries)
     }
 
-    fn port_named(&self, name: &str) -> Result<PortId, RpcError> {
+    pub(super) fn port_named(&self, name: &str) -> Result<PortId, RpcError> {
         self.running.find(name).ok_or_else(|| {
             let ports: Vec<&str> = self.running.ports.keys().map(String::as_str).collect();
             RpcError::refused(format!("no port or peer \"{name}\"; there are: {}", ports.join(", ")))
@@ -233,7 +235,7 @@ impl Control {
     }
 
     /// All names by number.
-    fn names(&self) -> std::collections::HashMap<PortId, String> {
+    pub(super) fn names(&self) -> std::collections::HashMap<PortId, String> {
         let ports = self.running.ports.iter().map(|(name, port)| (port.id, name.clone()));
         let peers = self.running.peers.iter().map(|(address, peer)| (peer.id, address.to_string()));
         ports.chain(peers).collect()
@@ -338,66 +340,6 @@ impl Control {
         Ok(Value::Array(rows))
     }
 
-    fn trace(&self, asked: &Trace) -> Result<Value, RpcError> {
-        let id = self.port_named(&asked.port)?;
-        let names = self.names();
-        let name = |id: PortId| names.get(&id).map_or_else(|| id.to_string(), |name| format!("\"{name}\""));
-        let setup = &self.running.setup;
-        let worker = Worker::new(setup.topology.clone(), self.running.macs.clone());
-        let tunnel = setup.topology.port(id).and_then(|port| port.tunnel());
-        let arrival = match tunnel {
-            None => Arrival::Port(id),
-            Some(tunnel) => {
-                let local = self.running.underlay.addresses().into_iter().next().unwrap_or(tunnel.remote);
-                Arrival::Underlay { local, remote: tunnel.remote, udp_port: tunnel.udp_port }
-            }
-        };
-        let story = worker.explain(clock::now(), arrival, &asked.frame);
-        let steps = story.steps.iter().map(|step| step.text(&name)).collect();
-        let (verdict, reason) = match story.verdict {
-            Verdict::To(_) => ("forward", None),
-            Verdict::Flood(_) => ("flood", None),
-            Verdict::Drop(reason) => ("drop", Some(reason.name().to_owned())),
-            Verdict::Punt(_) => ("punt", Some(DropReason::TooBig.name().to_owned())),
-        };
-        let outputs = story.outputs.iter().map(|output| {
-            let peer = setup.topology.port(output.port).is_some_and(|port| port.tunnel().is_some());
-            let bytes = if peer { output.bytes.get(8..).unwrap_or_default() } else { &output.bytes };
-            let vni = peer.then(|| output.bytes.get(4..7)).flatten();
-            TraceOutput {
-                port: (!peer).then(|| names.get(&output.port).cloned()).flatten(),
-                peer: peer.then(|| names.get(&output.port).cloned()).flatten(),
-                vni: vni.map(|v| u32::from_be_bytes([0, v[0], v[1], v[2]])),
-                frame: bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
-            }
-        });
-        let deciding = story.steps.iter().rev().find_map(|step| match step {
-            Step::Dropped { port: Some(port), .. } | Step::Admitted { port, .. } => Some(*port),
-            _ => None,
-        });
-        let decided_by = deciding.and_then(|id| self.place_of(&self.running.name_of(id)));
-        Ok(json!(TraceAnswer {
-            steps,
-            verdict: verdict.to_owned(),
-            reason,
-            outputs: outputs.collect(),
-            decided_by,
-        }))
-    }
-
-    /// `file:line` of a port's or peer's entry.
-    fn place_of(&self, name: &str) -> Option<String> {
-        if self.state.port(name).is_some() {
-            return Some(format!(
-                "{} (port \"{name}\", added at run time)",
-                self.file.control.state.display()
-            ));
-        }
-        let places = &self.file.places;
-        let place = places.port(name).or_else(|| places.peer(name.parse().ok()?))?;
-        Some(format!("{}:{}", place.file, place.line))
-    }
-
     fn port_add(&mut self, asked: &PortSettings) -> Result<Value, RpcError> {
         let name = asked.name.as_str();
         if active_file_ports(&self.file, &self.state, &self.node).any(|port| port.name == name) {
@@ -437,7 +379,8 @@ impl Control {
     }
 
     fn port_del(&mut self, name: &str) -> Result<Value, RpcError> {
-        if !self.running.ports.contains_key(name) {
+        // One that was added once and no longer fits the file does not run, and can be deleted all the same.
+        if !self.running.ports.contains_key(name) && self.state.port(name).is_none() {
             return Err(RpcError::refused(format!("no port \"{name}\"")));
         }
         let mut state = self.state.clone();
@@ -450,136 +393,6 @@ impl Control {
         self.change(state, &[])?;
         Ok(Value::Null)
     }
-
-    fn diff(&self) -> Result<Value, RpcError> {
-        let file = Config::load(&self.path).map_err(|errors| bad_config(&errors))?;
-        let mut state = self.state.clone();
-        state.forget(|name| {
-            file.ports.iter().find(|port| port.name == name).map(|p| fingerprint(&p.to_json()))
-        });
-        let (desired, _) = self.desired(&file, &state);
-        let running = self.running.as_desired();
-        let steps = plan(&running, &desired);
-        let mut lines: Vec<DiffLine> = Vec::new();
-        let mut line = |change, kind: &str, name: String, what: String| {
-            lines.push(DiffLine { change, kind: kind.to_owned(), name, what });
-        };
-        for name in steps.remove_ports {
-            line(Change::Remove, "port", name, String::new());
-        }
-        for address in steps.remove_peers {
-            line(Change::Remove, "peer", address.to_string(), String::new());
-        }
-        for (name, _) in steps.change_ports {
-            let what = changed_keys(&running, &desired, &name);
-            line(Change::Change, "port", name, what);
-        }
-        for address in steps.change_peers {
-            line(Change::Change, "peer", address.to_string(), String::new());
-        }
-        for name in steps.add_ports {
-            line(Change::Add, "port", name, String::new());
-        }
-        for address in steps.add_peers {
-            line(Change::Add, "peer", address.to_string(), String::new());
-        }
-        for key in Config::restart_needed(&self.file, &file) {
-            line(Change::Change, "setting", key.to_owned(), "needs a restart".to_owned());
-        }
-        if self.file.segments != file.segments {
-            line(Change::Change, "setting", "[[segment]]".to_owned(), String::new());
-        }
-        if self.file.switch != file.switch {
-            line(Change::Change, "setting", "[switch]".to_owned(), String::new());
-        }
-        if self.file.mac_table != file.mac_table {
-            line(Change::Change, "setting", "[mac_table]".to_owned(), String::new());
-        }
-        if self.file.underlay != file.underlay {
-            line(Change::Change, "setting", "[underlay]".to_owned(), String::new());
-        }
-        for (name, port) in &self.running.ports {
-            if port.link.is_none() {
-                line(Change::Add, "link", name.clone(), port.reason.clone().unwrap_or_default());
-            }
-        }
-        Ok(json!(lines))
-    }
-
-    fn doctor(&self) -> Vec<Finding> {
-        let mut findings = Vec::new();
-        let mut find = |check: &str, state, what: String, remedy: Option<&str>| {
-            let remedy = remedy.map(str::to_owned);
-            findings.push(Finding { check: check.to_owned(), state, what, remedy });
-        };
-        match super::ports::tun_available() {
-            Ok(()) => find("tun", Health::Good, "/dev/net/tun can be opened".to_owned(), None),
-            Err(reason) => find("tun", Health::Bad, reason, None),
-        }
-        for (name, port) in &self.running.ports {
-            match &port.reason {
-                Some(reason) if port.link.is_some() => {
-                    find(&format!("port {name}"), Health::Warning, reason.clone(), None);
-                }
-                Some(reason) if is_waiting(reason) => {
-                    find(
-                        &format!("port {name}"),
-                        Health::Warning,
-                        reason.clone(),
-                        Some("create the namespace"),
-                    );
-                }
-                Some(reason) => find(&format!("port {name}"), Health::Bad, reason.clone(), None),
-                None => {}
-            }
-        }
-        for reason in &self.running.underlay.waiting {
-            find("underlay", Health::Warning, reason.clone(), Some("give the node that address"));
-        }
-        for reason in &self.running.underlay.failed {
-            find("underlay", Health::Bad, reason.clone(), None);
-        }
-        for warning in self.file.warnings.iter().map(ToString::to_string) {
-            find("configuration", Health::Warning, warning, None);
-        }
-        for Failed { kind, name, reason } in self.desired(&self.file, &self.state).1 {
-            find(&format!("{kind} {name}"), Health::Bad, reason, None);
-        }
-        if findings.iter().all(|finding| finding.state == Health::Good) {
-            find_all_good(&mut findings, self.running.ports.len(), self.running.peers.len());
-        }
-        findings
-    }
-
-    fn metrics(&self) -> Result<String, RpcError> {
-        let snapshots = self.workers.snapshots().map_err(|error| RpcError::of(&error))?;
-        let mut total = self.retired.clone();
-        snapshots.iter().for_each(|snapshot| total.add(&snapshot.counters));
-        let ports = self.running.ports.iter().map(|(name, port)| (name.clone(), port.id)).collect::<Vec<_>>();
-        let peers = self
-            .running
-            .peers
-            .iter()
-            .map(|(address, peer)| (address.to_string(), peer.id))
-            .collect::<Vec<_>>();
-        let busy = snapshots.iter().map(|snapshot| snapshot.load.busy).collect::<Vec<_>>();
-        Ok(metrics::open_metrics(&metrics::View {
-            ports: &ports,
-            peers: &peers,
-            counters: &total,
-            mac_entries: u64::from(self.running.macs.len()),
-            busy: &busy,
-        }))
-    }
-}
-
-fn find_all_good(findings: &mut Vec<Finding>, ports: usize, peers: usize) {
-    findings.push(Finding {
-        check: "everything".to_owned(),
-        state: Health::Good,
-        what: format!("{ports} ports and {peers} peers are as the configuration says"),
-        remedy: None,
-    });
 }
 
 /// The port's own VLAN as the contract shows it: none for a trunk, 0 where nothing is said.
@@ -614,7 +427,7 @@ fn add_counts(row: &mut Value, counters: &Counters, id: PortId) {
 }
 
 /// What the file would say of a port, without its name.
-fn settings_of(port: &PortConfig) -> Map<String, Value> {
+pub(super) fn settings_of(port: &PortConfig) -> Map<String, Value> {
     match port.to_json() {
         Value::Object(mut settings) => {
             settings.remove("name");
@@ -635,20 +448,6 @@ fn pairs(settings: &Map<String, Value>) -> Vec<(String, String)> {
         }
     }
     settings.iter().map(|(key, value)| (key.clone(), text(value))).collect()
-}
-
-fn changed_keys(running: &Desired, desired: &Desired, name: &str) -> String {
-    let (Some(old), Some(new)) = (running.ports.get(name), desired.ports.get(name)) else {
-        return String::new();
-    };
-    let (old, new) = (settings_of(old), settings_of(new));
-    let mut keys: Vec<&String> =
-        old.keys().chain(new.keys()).filter(|key| old.get(*key) != new.get(*key)).collect();
-    keys.sort();
-    keys.dedup();
-    let show = |value: Option<&Value>| value.map_or_else(|| "-".to_owned(), ToString::to_string);
-    let changes = keys.iter().map(|key| format!("{key}: {} -> {}", show(old.get(*key)), show(new.get(*key))));
-    changes.collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 mod answers;
 mod apply;
 pub mod daemon;
+mod inspect;
 pub mod plan;
 mod ports;
 pub mod rpc;

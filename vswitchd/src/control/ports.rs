@@ -83,7 +83,7 @@ pub(super) fn open(config: &PortConfig, settings: Settings) -> Result<Opened, Po
             _ => format!("configuring the tap{place}: {error}"),
         })
     })?;
-    let complaint = addresses(config, namespace.as_ref(), &[], ifname.unwrap_or(&config.name)).err();
+    let complaint = addresses(config, namespace.as_ref(), None, ifname.unwrap_or(&config.name)).err();
     Ok(Opened { tap, complaint })
 }
 
@@ -106,21 +106,29 @@ pub(super) fn reconfigure(
         ..Change::default()
     };
     netlink.change(interface.index, &change).map_err(|error| format!("configuring \"{name}\": {error}"))?;
-    addresses(config, namespace.as_ref(), &old.addresses, &name)
+    addresses(config, namespace.as_ref(), Some(old), &name)
 }
 
-/// Puts addresses and gateways in place and takes `old` ones away that are not wanted any more.
+/// Puts addresses and gateways in place and takes those of `old` away that are not wanted any more.
 fn addresses(
     config: &PortConfig,
     namespace: Option<&OwnedFd>,
-    old: &[(std::net::IpAddr, u8)],
+    old: Option<&PortConfig>,
     ifname: &str,
 ) -> Result<(), String> {
-    if config.addresses.is_empty() && config.gateways.is_empty() && old.is_empty() {
+    let has_any = |config: &PortConfig| !(config.addresses.is_empty() && config.gateways.is_empty());
+    if !has_any(config) && !old.is_some_and(has_any) {
         return Ok(());
     }
     let (mut netlink, interface) = inside(namespace, ifname)?;
-    for (address, len) in old.iter().filter(|address| !config.addresses.contains(address)) {
+    let old_gateways = old.map_or(&[][..], |old| &old.gateways);
+    for gateway in old_gateways.iter().filter(|gateway| !config.gateways.contains(gateway)) {
+        netlink
+            .delete_gateway(interface.index, *gateway)
+            .map_err(|error| format!("removing gateway {gateway}: {error}"))?;
+    }
+    let old_addresses = old.map_or(&[][..], |old| &old.addresses);
+    for (address, len) in old_addresses.iter().filter(|address| !config.addresses.contains(address)) {
         netlink
             .delete_address(interface.index, *address, *len)
             .map_err(|error| format!("removing address {address}/{len}: {error}"))?;

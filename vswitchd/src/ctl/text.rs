@@ -69,9 +69,22 @@ fn cell(value: &Value) -> String {
         Value::String(text) if text.is_empty() => "-".to_owned(),
         Value::String(text) => printable(text),
         Value::Array(items) if items.is_empty() => "-".to_owned(),
-        Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(","),
+        Value::Array(items) => match items.iter().map(Value::as_u64).collect::<Option<Vec<_>>>() {
+            Some(numbers) => ranges(&numbers),
+            None => items.iter().map(cell).collect::<Vec<_>>().join(","),
+        },
         other => other.to_string(),
     }
+}
+
+/// Numbers joined with commas, three and more in a row as a range: a trunk may carry thousands of VLANs.
+fn ranges(numbers: &[u64]) -> String {
+    let runs = numbers.chunk_by(|a, b| a.checked_add(1) == Some(*b));
+    let words = runs.flat_map(|run| match run {
+        [first, _, .., last] => vec![format!("{first}-{last}")],
+        few => few.iter().map(u64::to_string).collect(),
+    });
+    words.collect::<Vec<_>>().join(",")
 }
 
 /// The keys of `rows`: those of `order` that occur, in that order, then the others.
@@ -222,6 +235,16 @@ tap-a   10  -           up            7  true
 x        -  10,100-199  down      12345  -
 ";
         assert_eq!(render(Answer::Ports, &rows), expected);
+    }
+
+    #[test]
+    fn numbers_in_a_row_are_shown_as_a_range() {
+        assert_eq!(ranges(&[]), "");
+        assert_eq!(ranges(&[7]), "7");
+        assert_eq!(ranges(&[1, 2, 4, 5, 6, 8]), "1,2,4-6,8");
+        let all: Vec<u64> = (0..=4094).collect();
+        assert_eq!(ranges(&all), "0-4094");
+        assert_eq!(cell(&json!([10, 11, 12])), "10-12");
     }
 
     #[test]

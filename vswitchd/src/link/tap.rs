@@ -82,7 +82,8 @@ fn open(name: &str) -> Result<OwnedFd, LinkError> {
         Some(libc::EBUSY) => LinkError::Busy { name: named() },
         Some(libc::EINVAL) => LinkError::NotTap { name: named() },
         Some(libc::EPERM | libc::EACCES) => LinkError::NotPermitted { name: named() },
-        Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => LinkError::TunMissing,
+        // ENOTTY: something else has been put in its place, as containers do with /dev/null.
+        Some(libc::ENOENT | libc::ENODEV | libc::ENXIO | libc::ENOTTY) => LinkError::TunMissing,
         _ => LinkError::Os { what: "opening a tap", source: error },
     })?;
     Ok(tun::into_owned(tap))

@@ -11,6 +11,7 @@ pub mod event;
 pub mod mmsg;
 pub mod netlink;
 pub mod netns;
+pub mod process;
 pub mod rights;
 pub mod socket;
 pub mod tun;

@@ -11,7 +11,9 @@ use netlink_packet_core::{
 use netlink_packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope,
 };
-use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkFlags, LinkMessage};
+use netlink_packet_route::link::{
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
@@ -136,6 +138,22 @@ impl Netlink {
         self.request(RouteNetlinkMessage::SetLink(message), NLM_F_ACK, drop)
     }
 
+    /// Makes a pair of Ethernet interfaces, each the other's wire: one called `name` here, one called `far_name`
+    /// in `far_namespace`, both down. They go together, or with either namespace.
+    pub fn add_veth(&mut self, name: &str, far_name: &str, far_namespace: BorrowedFd<'_>) -> io::Result<()> {
+        let mut far = LinkMessage::default();
+        far.attributes.push(LinkAttribute::IfName(far_name.to_owned()));
+        far.attributes.push(LinkAttribute::NetNsFd(far_namespace.as_raw_fd()));
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        message.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Veth),
+            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(far))),
+        ]));
+        let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+        self.request(RouteNetlinkMessage::NewLink(message), flags, drop)
+    }
+
     /// Deletes interface `index`.
     pub fn delete(&mut self, index: u32) -> io::Result<()> {
         let mut message = LinkMessage::default();
@@ -210,6 +228,15 @@ impl Netlink {
                 }
             }
             set => set,
+        }
+    }
+
+    /// Removes the default route by `gateway` through interface `index`; there being none is fine.
+    pub fn delete_gateway(&mut self, index: u32, gateway: IpAddr) -> io::Result<()> {
+        let message = RouteNetlinkMessage::DelRoute(default_route(index, gateway));
+        match self.request(message, NLM_F_ACK, drop) {
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+            deleted => deleted,
         }
     }
 

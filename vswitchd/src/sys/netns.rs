@@ -149,6 +149,12 @@ pub fn mount_tmpfs(at: &Path) -> io::Result<()> {
     mount(Some(Path::new("tmpfs")), at, Some("tmpfs"), libc::MS_NOSUID | libc::MS_NODEV)
 }
 
+/// Shows the tree of files at `from`, with what is mounted in it now, at `to` as well, a directory. Call it in a
+/// mount namespace of one's own.
+pub fn mount_again(from: &Path, to: &Path) -> io::Result<()> {
+    mount(Some(from), to, None, libc::MS_BIND | libc::MS_REC)
+}
+
 /// Which namespaces to leave for new ones.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Kinds {

@@ -1,0 +1,40 @@
+# One-liners; `just` alone lists them. CI does not need it.
+
+_list:
+    @just --list --unsorted
+
+# The tests; arguments go to `cargo test`
+test *ARGS:
+    tests/run {{ARGS}}
+
+# Everything that must be green before a commit lands
+ci:
+    .ci/run
+
+# Format, lints, docs, dependencies
+lint:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets --locked -- -D warnings
+    RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps --locked
+    cargo deny --locked check licenses bans sources
+
+# One fuzz target, for a minute unless SECONDS says otherwise; `cargo +nightly fuzz list` names them
+fuzz TARGET SECONDS="60":
+    cargo run --quiet --locked -p vswitch-fuzz --example seed
+    cargo +nightly fuzz run {{TARGET}} -- -max_total_time={{SECONDS}}
+
+# All benches, or one: wire, mac_table, forward, offload
+bench *NAME:
+    cargo bench --locked -p vswitch-benches {{ if NAME == "" { "" } else { "--bench " + NAME } }}
+
+# Two nodes, VLANs, VXLAN and real TAPs in private namespaces
+demo *ARGS:
+    cargo run --release --locked -p vswitchd -- demo {{ARGS}}
+
+# The documentation, private items and all
+doc:
+    cargo doc --workspace --no-deps --document-private-items --locked --open
+
+# The MAC table under every interleaving
+loom:
+    RUSTFLAGS="--cfg loom" cargo test --locked --release --target-dir target/loom -p vswitch-core --test mac_table_loom
