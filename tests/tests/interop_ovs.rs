@@ -1,12 +1,13 @@
 //! Stock Open vSwitch, in userspace and in a namespace of its own, as the remote node, and our node: pods on
 //! either side talk.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use vswitch_tests::lab::{Daemon, Lab, Namespace, check, in_lab, skip, until};
+use vswitch_tests::lab::{Daemon, Lab, Namespace, check, skip, until};
 use vswitch_tests::node::{
-    Fleet, PATIENCE, Underlay, Wire, is_fragment, pings, pod, silence, talk, udp_echo, v4, v6,
+    Fleet, PATIENCE, Underlay, Wire, in_nodes, is_fragment, pings, pod, silence, talk, udp_echo, v4, v6,
 };
 
 const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
@@ -136,10 +137,10 @@ fn talks(lab: &Lab, address: fn(u8) -> IpAddr) {
 
 #[test]
 fn open_vswitch_talks_over_ipv4() {
-    in_lab("open_vswitch_talks_over_ipv4", |lab| talks(lab, v4));
+    in_nodes("open_vswitch_talks_over_ipv4", |lab| talks(lab, v4));
 }
 
 #[test]
 fn open_vswitch_talks_over_ipv6() {
-    in_lab("open_vswitch_talks_over_ipv6", |lab| talks(lab, v6));
+    in_nodes("open_vswitch_talks_over_ipv6", |lab| talks(lab, v6));
 }

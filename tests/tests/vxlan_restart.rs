@@ -1,12 +1,13 @@
 //! What changes while traffic runs: a node dies and comes back, an underlay address comes late or changes, the
 //! tunnel port is taken, a reload adds and removes a peer.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 use serde_json::Value;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
-use vswitch_tests::lab::{Lab, Namespace, in_lab, until};
-use vswitch_tests::node::{Fleet, Node, PATIENCE, Underlay, pings, pod, silence, talk, v4};
+use vswitch_tests::lab::{Lab, Namespace, until};
+use vswitch_tests::node::{Fleet, Node, PATIENCE, Underlay, in_nodes, pings, pod, silence, talk, v4};
 
 struct Scene {
     underlay: Underlay,
@@ -57,7 +58,7 @@ fn until_underlay(node: &Node, state: &str) {
 
 #[test]
 fn traffic_resumes_when_a_killed_node_is_back() {
-    in_lab("traffic_resumes_when_a_killed_node_is_back", |lab| {
+    in_nodes("traffic_resumes_when_a_killed_node_is_back", |lab| {
         let scene = scene(lab, 2);
         let first = scene.start(1);
         let mut second = scene.start(2);
@@ -109,7 +110,7 @@ fn traffic_resumes_when_a_killed_node_is_back() {
 
 #[test]
 fn an_underlay_address_that_comes_late_is_waited_for() {
-    in_lab("an_underlay_address_that_comes_late_is_waited_for", |lab| {
+    in_nodes("an_underlay_address_that_comes_late_is_waited_for", |lab| {
         let scene = scene(lab, 2);
         let address = format!("{}/24", v4(1));
         scene.underlay.nodes[0].ip(&format!("address del {address} dev under"));
@@ -126,7 +127,7 @@ fn an_underlay_address_that_comes_late_is_waited_for() {
 
 #[test]
 fn an_underlay_address_that_changes_is_followed() {
-    in_lab("an_underlay_address_that_changes_is_followed", |lab| {
+    in_nodes("an_underlay_address_that_changes_is_followed", |lab| {
         let scene = scene(lab, 2);
         let (first, second) = (scene.start(1), scene.start(2));
         pings(&scene.pods[0], ip(2));
@@ -155,7 +156,7 @@ fn an_underlay_address_that_changes_is_followed() {
 
 #[test]
 fn a_tunnel_port_that_is_taken_is_named_and_waited_for() {
-    in_lab("a_tunnel_port_that_is_taken_is_named_and_waited_for", |lab| {
+    in_nodes("a_tunnel_port_that_is_taken_is_named_and_waited_for", |lab| {
         let scene = scene(lab, 2);
         let space = &scene.underlay.nodes[0];
         let thief = space.inside(|| UdpSocket::bind("0.0.0.0:4789")).unwrap();
@@ -202,7 +203,7 @@ fn lockstep(from: &Namespace, to: &Namespace, stop: &AtomicBool, count: &AtomicU
 
 #[test]
 fn a_reload_that_adds_and_removes_a_peer_loses_nothing_to_the_others() {
-    in_lab("a_reload_that_adds_and_removes_a_peer_loses_nothing_to_the_others", |lab| {
+    in_nodes("a_reload_that_adds_and_removes_a_peer_loses_nothing_to_the_others", |lab| {
         let scene = scene(lab, 3);
         let nodes: Vec<_> = (1..=3).map(|n| scene.start(n)).collect();
         pings(&scene.pods[0], ip(2));
