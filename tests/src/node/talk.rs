@@ -33,8 +33,9 @@ pub fn silence(from: &Namespace, to: IpAddr) {
 /// # Panics
 /// When they do not.
 pub fn tcp(from: &Namespace, to: &Namespace, address: IpAddr, bytes: u64) {
-    let done = tcp_transfer(from, to, address, bytes, PATIENCE);
-    assert!(done.is_ok(), "TCP to {address}: {}", done.unwrap_err());
+    if let Err(error) = tcp_transfer(from, to, address, bytes, PATIENCE) {
+        panic!("TCP to {address}: {error}");
+    }
 }
 
 /// Sends datagrams of many sizes from `from` to `address` in `to`, which sends each back, and compares them.
