@@ -1,4 +1,5 @@
 //! A Linux VXLAN link with a bridge behind it as the remote node, and our node: pods on either side talk.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::net::IpAddr;
 use vswitch_tests::lab::{Lab, Namespace, in_lab};

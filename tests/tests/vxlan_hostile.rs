@@ -1,5 +1,6 @@
 //! Hostile and broken datagrams on the tunnel port of a real node: each ends in a named, counted drop, and the
 //! pods never notice.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use vswitch_core::Mac;

@@ -1,4 +1,5 @@
 //! Two and three real nodes that run one identical file: who reaches whom, and what the underlay sees.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::net::IpAddr;
 use vswitch_tests::frames::{Frame, station};
@@ -127,9 +128,9 @@ fn a_node_with_both_families_talks_to_nodes_that_have_one() {
         let facts: Vec<_> = nodes.iter().map(facts).collect();
         // Those with one family say that they wait for the other, and have no peers in it.
         assert_eq!(facts, [(2, "ready".to_owned()), (1, "waiting".to_owned()), (1, "waiting".to_owned())]);
-        for n in [2, 3] {
+        for n in [2_usize, 3] {
             let to = ip(&format!("10.10.0.{n}"));
-            talk(&blue[0], ip("10.10.0.1"), &blue[usize::from(n as u8) - 1], to);
+            talk(&blue[0], ip("10.10.0.1"), &blue[n - 1], to);
         }
     });
 }

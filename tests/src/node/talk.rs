@@ -33,9 +33,8 @@ pub fn silence(from: &Namespace, to: IpAddr) {
 /// # Panics
 /// When they do not.
 pub fn tcp(from: &Namespace, to: &Namespace, address: IpAddr, bytes: u64) {
-    if let Err(error) = tcp_transfer(from, to, address, bytes, PATIENCE) {
-        panic!("TCP to {address}: {error}");
-    }
+    let done = tcp_transfer(from, to, address, bytes, PATIENCE);
+    done.unwrap_or_else(|error| panic!("TCP to {address}: {error}"));
 }
 
 /// Sends datagrams of many sizes from `from` to `address` in `to`, which sends each back, and compares them.
