@@ -79,9 +79,9 @@ fn a_changed_vlan_keeps_the_interface_and_forgets_only_that_port() {
             assert_eq!(host.rows("mac").len(), 3);
             configure(&host, 12);
             if by_signal {
-                hang_up(&host, "INFO  reloaded")
+                hang_up(&host, "INFO  reloaded");
             } else {
-                host.must("reload")
+                host.must("reload");
             }
             assert_eq!(c.index("tap-c"), index, "the same interface");
             let left: Vec<_> = host.macs().into_iter().map(|(_, _, port, _)| port).collect();
@@ -92,9 +92,9 @@ fn a_changed_vlan_keeps_the_interface_and_forgets_only_that_port() {
             assert!(raw_c.drain().is_empty(), "it is in another VLAN");
             configure(&host, 10);
             if by_signal {
-                hang_up(&host, "INFO  reloaded")
+                hang_up(&host, "INFO  reloaded");
             } else {
-                host.must("reload")
+                host.must("reload");
             }
             raw_a.reaches(&raw_c, &broadcast(1));
             assert_eq!(c.index("tap-c"), index);

@@ -1,4 +1,5 @@
 //! What fits the path to a peer and what does not: the pods' MTU, and what a pod with a larger one is told.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::net::IpAddr;
 use vswitch_tests::lab::{Lab, Namespace, in_lab, until};
