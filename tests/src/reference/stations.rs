@@ -1,8 +1,9 @@
 //! The naive MAC table: one list, the station that was heard of longest ago first.
 //!
-//! When it is full, the port with the most learned stations gives up the one it heard of longest ago. Where two
+//! When it is full, the port with the most entries gives up the learned station it heard of longest ago. Where two
 //! ports have equally many, the order of [`Heaviest`] decides, which is that of Open vSwitch 3.1 (measured, not
-//! copied): only so can two tables be compared entry by entry.
+//! copied): only so can two tables be compared entry by entry. Unlike there, a set entry is never given up: where
+//! the heaviest port has nothing else, the heaviest of those that have gives, though not to a port with more.
 
 use vswitch_core::port::{Port, PortId};
 use vswitch_core::wire::ethernet::Mac;
@@ -30,14 +31,16 @@ pub struct Stations {
     limit: usize,
     ageing: u64,
     list: Vec<Station>,
+    /// Of all ports that have entries, and of those that have learned ones.
     heaviest: Heaviest,
+    givers: Heaviest,
 }
 
 impl Stations {
     /// An empty table of `limit` entries that forgets after `ageing` seconds.
     #[must_use]
     pub const fn new(limit: usize, ageing: u64) -> Self {
-        Self { limit, ageing, list: Vec::new(), heaviest: Heaviest { heap: Vec::new() } }
+        Self { limit, ageing, list: Vec::new(), heaviest: Heaviest::new(), givers: Heaviest::new() }
     }
 
     /// The entries at `now`, the one refreshed longest ago first.
@@ -79,27 +82,27 @@ impl Stations {
         }
         match self.list.iter().position(|station| station.key == key) {
             Some(at) => self.remove(at),
-            None if self.list.len() >= self.limit => match self.heaviest.port() {
-                Some(heaviest) => {
-                    self.evict(heaviest);
+            None if self.list.len() >= self.limit => match self.giver() {
+                Some((giver, weight)) if weight >= self.count(port.id).0 => {
+                    self.evict(giver);
                 }
-                None => return,
+                _ => return,
             },
             None => {}
         }
         self.list.push(Station { key, port: port.id, seen: now, fixed: false });
-        self.heaviest.change(port.id, true);
+        self.weigh(port.id);
     }
 
     /// Sets an entry, in place of one of the same key. A full table evicts a learned entry; full of set ones, it
     /// refuses.
     pub fn set(&mut self, key: Key, port: PortId) -> bool {
         self.delete(key);
-        if self.list.len() >= self.limit && !self.heaviest.port().is_some_and(|heaviest| self.evict(heaviest))
-        {
+        if self.list.len() >= self.limit && !self.giver().is_some_and(|(giver, _)| self.evict(giver)) {
             return false;
         }
         self.list.push(Station { key, port, seen: 0, fixed: true });
+        self.weigh(port);
         true
     }
 
@@ -128,36 +131,51 @@ impl Stations {
 
     fn remove(&mut self, at: usize) {
         let station = self.list.remove(at);
-        if !station.fixed {
-            self.heaviest.change(station.port, false);
-        }
+        self.weigh(station.port);
+    }
+
+    /// Who gives up a station when the table is full, and how many entries that port has.
+    fn giver(&self) -> Option<(PortId, usize)> {
+        self.heaviest.top().filter(|top| self.count(top.0).1 > 0).or_else(|| self.givers.top())
+    }
+
+    /// The entries of `port`, and how many of them are learned.
+    fn count(&self, port: PortId) -> (usize, usize) {
+        let of_port = || self.list.iter().filter(move |station| station.port == port);
+        (of_port().count(), of_port().filter(|station| !station.fixed).count())
+    }
+
+    fn weigh(&mut self, port: PortId) {
+        let (all, learned) = self.count(port);
+        self.heaviest.weigh(port, all);
+        self.givers.weigh(port, if learned > 0 { all } else { 0 });
     }
 }
 
-/// Which port has the most stations: a binary heap, ports with more of them nearer to the root.
+/// Which port has the most entries: a binary heap, ports with more of them nearer to the root.
 #[derive(Clone, Debug)]
 struct Heaviest {
     heap: Vec<(PortId, usize)>,
 }
 
 impl Heaviest {
-    fn port(&self) -> Option<PortId> {
-        self.heap.first().map(|entry| entry.0)
+    const fn new() -> Self {
+        Self { heap: Vec::new() }
     }
 
-    /// One more station at `port`, or one fewer.
-    fn change(&mut self, port: PortId, more: bool) {
+    fn top(&self) -> Option<(PortId, usize)> {
+        self.heap.first().copied()
+    }
+
+    /// `port` has so many entries now.
+    fn weigh(&mut self, port: PortId, entries: usize) {
         let at = self.heap.iter().position(|entry| entry.0 == port).unwrap_or_else(|| {
             self.heap.push((port, 0));
             self.heap.len() - 1
         });
-        if more {
-            self.heap[at].1 += 1;
-        } else {
-            self.heap[at].1 = self.heap[at].1.saturating_sub(1);
-            if self.heap[at].1 == 0 {
-                self.heap.swap_remove(at);
-            }
+        self.heap[at].1 = entries;
+        if entries == 0 {
+            self.heap.swap_remove(at);
         }
         if at < self.heap.len() {
             self.put_right(at);
@@ -241,6 +259,22 @@ mod tests {
         table.learn(99, key(4), &port(2));
         assert!(table.set(key(5), port(3).id));
         assert_eq!(ports(&mut table, 99), [1, 1, 3]);
+    }
+
+    #[test]
+    fn set_entries_weigh_but_are_given_up_by_nobody() {
+        let mut table = Stations::new(10, 300);
+        assert!((0..5).all(|n| table.set(key(n), port(1).id)));
+        (10..13).for_each(|n| table.learn(0, key(n), &port(2)));
+        (20..22).for_each(|n| table.learn(0, key(n), &port(3)));
+        table.learn(0, key(23), &port(3));
+        assert_eq!(ports(&mut table, 0), [1, 1, 1, 1, 1, 2, 2, 3, 3, 3]);
+        table.learn(0, key(5), &port(1));
+        assert_eq!(ports(&mut table, 0), [1, 1, 1, 1, 1, 2, 2, 3, 3, 3], "others have fewer");
+        table.flush(|station| station.key == key(23));
+        table.learn(0, key(5), &port(1));
+        table.learn(0, key(24), &port(3));
+        assert_eq!(ports(&mut table, 0), [1, 1, 1, 1, 1, 2, 2, 3, 3, 3], "the set ones weigh");
     }
 
     #[test]

@@ -2,16 +2,14 @@
 //!
 //! Not here: lookups and refreshes, which need no lock (see [`super`]).
 
+use super::order::STATICS;
 use super::slots::{Slots, TICKS, Value, low};
 use super::sync::{Held, Ordering};
-use super::{AddError, Learned, MAC, MacTable, Refused, index_in, key_of, tick_of};
+use super::{AddError, Hit, Learned, MAC, MacTable, Refused, index_in, key_of, tick_of};
 use crate::port::PortId;
 use crate::time::Instant;
 use alloc::vec::Vec;
 use core::time::Duration;
-
-/// The owner of the list of all static entries: no handle has this number.
-const STATICS: u32 = 0;
 
 /// The lock, held until this is dropped.
 pub(super) struct Holder<'a> {
@@ -38,6 +36,7 @@ impl Holder<'_> {
         }
         t.books.0.now.set(now.as_nanos());
         let tick = tick_of(now);
+        self.expire(tick);
         let Some(index) = self.index(segment) else { return Learned::Refused(Refused::Full) };
         let key = key_of(index, mac);
         if let Some(slot) = t.slots.position(key) {
@@ -65,8 +64,7 @@ impl Holder<'_> {
         let from = t.port_of[value.handle() as usize].get().checked_sub(1).and_then(PortId::new);
         match from {
             Some(from) if from.index() == port => {
-                t.order.stamp(slot, now);
-                t.slots.refresh(slot, value, value.seen(tick));
+                t.touch(&Hit { slot, value, port: from.get() }, now);
                 Learned::Same
             }
             _ if value.is_static() => Learned::Refused(Refused::Static),
@@ -111,18 +109,25 @@ impl Holder<'_> {
         true
     }
 
-    /// Before anything alive is given up: clears what is void, all of it in a small table once per tick, a
+    /// Before anything alive is given up: clears what is void, in a small table all that has aged out, a
     /// piece of a large one while something struck out may still be there.
     fn tidy(&self, tick: u32) {
         let t = self.table;
-        let dirty = t.books.0.swept.get() < t.books.0.clean_at.get();
-        if t.order.is_exact() {
-            if dirty || t.books.0.tidied.get() != tick {
-                t.books.0.tidied.set(tick);
-                self.sweep(self.now(), usize::MAX);
-            }
-        } else if dirty {
+        self.expire(tick);
+        if !t.order.is_exact() && t.books.0.swept.get() < t.books.0.clean_at.get() {
             self.sweep(self.now(), 16);
+        }
+    }
+
+    /// Clears what has aged out of a small table, the oldest first. It comes before every change of what
+    /// the ports have, so that all these changes have one order.
+    fn expire(&self, tick: u32) {
+        let t = self.table;
+        if t.order.is_exact() && t.books.0.tidied.get() != tick {
+            t.books.0.tidied.set(tick);
+            while let Some(slot) = t.order.oldest().filter(|slot| t.is_void(*slot, tick)) {
+                self.clear(slot);
+            }
         }
     }
 
@@ -201,8 +206,8 @@ impl Holder<'_> {
         t.order.unlink(owner(before), slot);
         t.slots.change(slot, tenant);
         t.order.push(owner(tenant), slot, tenant, self.now());
-        self.count(tenant, 1);
         self.count(before, u32::MAX);
+        self.count(tenant, 1);
     }
 
     fn clear(&self, slot: u32) {
@@ -226,13 +231,16 @@ impl Holder<'_> {
 
     fn rank(&self, port: usize) {
         let t = self.table;
-        t.ranks.rank(port, (t.learned_by(port) > 0).then(|| t.weight(port)));
+        let weight = t.weight(port);
+        t.ranks.rank(port, Some(weight).filter(|weight| *weight > 0));
+        t.givers.rank(port, Some(weight).filter(|_| t.learned_by(port) > 0));
     }
 
     pub(super) fn sweep(&self, now: Instant, buckets: usize) {
         let t = self.table;
         t.books.0.now.set(now.as_nanos());
         let tick = tick_of(now);
+        self.expire(tick);
         let all = t.slots.buckets();
         let buckets = u32::try_from(buckets).unwrap_or(all).min(all);
         let swept = t.books.0.swept.get();
@@ -317,6 +325,11 @@ impl Holder<'_> {
 
     pub(super) fn forget_port(&self, port: usize) {
         let t = self.table;
+        if t.order.is_exact() {
+            self.flush_port(port);
+            let statics = t.statics[port].get();
+            self.clear_some(t.order.of(STATICS), |slot| t.slots.value(slot).handle() == statics);
+        }
         self.strike_handle(t.handle_of(port));
         self.strike_handle(t.statics[port].get());
         t.learned[port].set(0);
@@ -327,11 +340,13 @@ impl Holder<'_> {
 
     pub(super) fn flush_port(&self, port: usize) {
         let t = self.table;
+        self.expire(tick_of(self.now()));
         let own = t.handle_of(port);
         if t.held_by[own as usize].get() == 0 {
             return;
         }
-        match self.take_handle(port) {
+        let fresh = if t.order.is_exact() { None } else { self.take_handle(port) };
+        match fresh {
             Some(fresh) => {
                 t.learned[port].set(fresh);
                 self.strike_handle(own);
@@ -347,7 +362,10 @@ impl Holder<'_> {
     }
 
     pub(super) fn flush(&self) {
-        while let Some((port, _)) = self.table.ranks.top() {
+        if self.table.order.is_exact() {
+            return self.clear_in_order(|_| true);
+        }
+        while let Some((port, _)) = self.table.givers.top() {
             self.flush_port(port);
         }
     }
@@ -357,13 +375,19 @@ impl Holder<'_> {
         let index = t.index_of[segment].get();
         let own = t.handle_of(port);
         if index != 0 && own != 0 {
-            self.clear_some(own, |slot| index_in(t.slots.key(slot)) == index as usize);
+            self.expire(tick_of(self.now()));
+            self.clear_some(t.order.of(own), |slot| index_in(t.slots.key(slot)) == index as usize);
         }
     }
 
+    /// Clears those learned entries of a small table that `which` picks, the oldest first.
+    fn clear_in_order(&self, which: impl Fn(u32) -> bool) {
+        self.expire(tick_of(self.now()));
+        self.clear_some(self.table.order.by_age(), which);
+    }
+
     /// Clears those entries of a list that `which` picks.
-    fn clear_some(&self, owner: u32, which: impl Fn(u32) -> bool) {
-        let mut slots = self.table.order.of(owner);
+    fn clear_some(&self, mut slots: impl Iterator<Item = u32>, which: impl Fn(u32) -> bool) {
         let mut next = slots.next();
         while let Some(slot) = next {
             // The iterator is already past the slot when that goes.
@@ -381,16 +405,19 @@ impl Holder<'_> {
             return;
         }
         let is_old = |slot: u32| index_in(t.slots.key(slot)) == old as usize;
+        if t.order.is_exact() {
+            return self.clear_in_order(is_old);
+        }
         match t.indices.take(t.books.0.swept.get()) {
             Some(fresh) if self.copy_statics(old, fresh) => {
                 self.publish(segment, fresh);
                 t.segment_of[old as usize].store(0, Ordering::Release);
                 t.indices.strike(old, self.clean_at());
-                self.clear_some(STATICS, is_old);
+                self.clear_some(t.order.of(STATICS), is_old);
                 return self.replenish();
             }
             Some(fresh) => {
-                self.clear_some(STATICS, |slot| index_in(t.slots.key(slot)) == fresh as usize);
+                self.clear_some(t.order.of(STATICS), |slot| index_in(t.slots.key(slot)) == fresh as usize);
                 t.segment_of[fresh as usize].set(0);
                 t.indices.strike(fresh, t.books.0.swept.get());
             }
@@ -443,6 +470,7 @@ impl Holder<'_> {
         if !t.is_bound(port) {
             return Err(AddError::Invalid);
         }
+        self.expire(tick);
         self.replenish();
         let index = self.index(segment).ok_or(AddError::Full)?;
         if t.statics[port].get() == 0 {
@@ -463,7 +491,7 @@ impl Holder<'_> {
             self.tidy(tick);
         }
         while t.books.0.len.get() >= t.limit {
-            let (giver, _) = t.ranks.top().filter(|_| insist).ok_or(AddError::Full)?;
+            let (giver, _) = t.heaviest().filter(|_| insist).ok_or(AddError::Full)?;
             if !self.give_up(tick, t.handle_of(giver)) {
                 return Err(AddError::Full);
             }
@@ -475,6 +503,7 @@ impl Holder<'_> {
 
     pub(super) fn remove(&self, tick: u32, segment: usize, mac: u64) -> bool {
         let t = self.table;
+        self.expire(tick);
         let index = t.index_of[segment].get();
         let Some(slot) = t.slots.position(key_of(index, mac)).filter(|_| index != 0) else { return false };
         let lived = !self.table.is_void(slot, tick);
@@ -485,6 +514,7 @@ impl Holder<'_> {
     pub(super) fn restore(&self, now: Instant, age: Duration, segment: usize, mac: u64, port: usize) -> bool {
         let t = self.table;
         let (tick, seconds) = (tick_of(now), u32::try_from(age.as_secs()).unwrap_or(u32::MAX));
+        self.expire(tick);
         let own = t.handle_of(port);
         if own == 0
             || seconds >= t.ageing.load(Ordering::Relaxed)

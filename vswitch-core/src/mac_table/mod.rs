@@ -15,12 +15,20 @@
 //! what was set. To flush a port is to strike its handle out and give it another. In the same way a segment
 //! has an *index*, and flushing it means another index (its static entries are copied first). What lies
 //! under a name that was struck out is void from that moment and cleared when somebody comes past; until
-//! then it takes up slots, and for a segment's flush also counts in [`MacTable::len`].
+//! then it takes up slots, and for a segment's flush also counts in [`MacTable::len`]. A small table, of up
+//! to 1,024 entries, is flushed entry by entry instead.
 //!
 //! # Fairness
-//! In a full table the port with the most entries gives up the one it saw least recently, and never to a
-//! port that has as many or more. The order is exact in tables of up to 1,024 entries and by the second,
-//! with a second chance, in larger ones (see `order.rs`).
+//! In a full table the port with the most entries gives up the learned one it saw least recently, and never
+//! to a port that has more. Static entries count, but are not given up: where the heaviest port has nothing
+//! else, the heaviest of those that have gives. Of equally heavy ports the one on top of a heap gives (see
+//! `ranks.rs`), be it the learner or not. So a flood takes from each other port what that has more than the
+//! flooder, and at a tie one entry more, which makes the flooder the heaviest; from then on it gives its own.
+//!
+//! A station is refreshed once a second, by its first frame in it. In tables of up to 1,024 entries who was
+//! refreshed least recently is known exactly: the victim is the one that Open vSwitch 3.1 would choose. For
+//! that, whatever ages out or is flushed there is cleared at once and the oldest first, because the heap
+//! remembers the order. In larger ones it is known by the second, with a second chance (see `order.rs`).
 //!
 //! # Thread-safety
 //! Keys and values are written under the lock, but for one thing: a refresh replaces a value by one with
@@ -58,6 +66,7 @@
 
 mod entry;
 mod held;
+mod links;
 mod listing;
 mod names;
 mod order;
@@ -104,7 +113,9 @@ struct Shape {
 pub struct MacTable {
     slots: Slots,
     order: Order,
+    /// All ports that have entries, and those that have learned ones, by all their entries.
     ranks: Ranks,
+    givers: Ranks,
     /// By segment: the index under which its entries lie; 0: none yet.
     index_of: Box<[AtomicU32]>,
     /// By index: its segment plus one; 0 for one that is struck out.
@@ -137,7 +148,7 @@ struct Books {
     /// Buckets swept since the beginning, and the count at which nothing void is left of what was struck out.
     swept: AtomicU64,
     clean_at: AtomicU64,
-    /// The time of the latest change or sweep, and the tick of a small table's last whole one.
+    /// The time of the latest change or sweep, and the tick for which a small table is rid of what aged out.
     now: AtomicU64,
     tidied: AtomicU32,
 }
@@ -205,6 +216,7 @@ impl MacTable {
         let table = Self {
             order: Order::new(slots.count(), shape.handles, shape.exact),
             ranks: Ranks::new(shape.ports),
+            givers: Ranks::new(shape.ports),
             index_of: zeroed_u32(shape.segments),
             segment_of: zeroed_u32(shape.indices as usize + 1),
             indices: Names::new(shape.indices),
@@ -260,6 +272,7 @@ impl MacTable {
             + self.slots.memory_bytes()
             + self.order.memory_bytes()
             + self.ranks.memory_bytes()
+            + self.givers.memory_bytes()
             + self.indices.memory_bytes()
             + self.handles.memory_bytes()
             + [&self.index_of, &self.segment_of, &self.port_of, &self.held_by]
@@ -276,18 +289,19 @@ impl MacTable {
         self.hold().bind(port.index(), mac_limit);
     }
 
-    /// Unbinds `port`: its entries, learned and static, are gone. Takes no longer for many entries.
+    /// Unbinds `port`: its entries, learned and static, are gone. Takes no longer for many entries than for
+    /// 1,024.
     pub fn forget_port(&self, port: PortId) {
         self.hold().forget_port(port.index());
     }
 
-    /// Forgets what was learned on `port`. Takes no longer for many entries.
+    /// Forgets what was learned on `port`. Takes no longer for many entries than for 1,024.
     pub fn flush_port(&self, port: PortId) {
         self.hold().flush_port(port.index());
     }
 
-    /// Forgets what was learned in `segment`. Takes no longer for many learned entries, only for many
-    /// static ones.
+    /// Forgets what was learned in `segment`. Takes no longer for many learned entries than for 1,024, only
+    /// for many static ones.
     pub fn flush_segment(&self, segment: Segment) {
         self.hold().flush_segment(segment.index());
     }
@@ -464,13 +478,15 @@ impl MacTable {
         if hit.value.is_static() {
             return;
         }
-        self.order.stamp(hit.slot, now);
         let tick = tick_of(now);
         // Not back in time, when another worker's clock is ahead.
         let behind = tick.wrapping_sub(hit.value.tick()) & (TICKS - 1);
-        if !hit.value.is_confirmed() || (1..TICKS / 2).contains(&behind) {
-            let tick = if behind < TICKS / 2 { tick } else { hit.value.tick() };
-            self.slots.refresh(hit.slot, hit.value, hit.value.seen(tick));
+        let is_later = (1..TICKS / 2).contains(&behind);
+        if is_later || !hit.value.is_confirmed() {
+            let tick = if is_later { tick } else { hit.value.tick() };
+            if self.slots.refresh(hit.slot, hit.value, hit.value.seen(tick)) && is_later {
+                self.order.stamp(hit.slot, now);
+            }
         }
     }
 
@@ -496,18 +512,19 @@ impl MacTable {
         self.learned_by(port) + self.held_by[statics as usize].load(Ordering::Relaxed)
     }
 
-    /// Which port gives up an entry for a new one of `port` when the table is full: the heaviest, if it is
-    /// heavier than this one, else this one, if it has any.
-    fn giver(&self, port: usize) -> Option<usize> {
-        match self.ranks.top() {
-            Some((top, weight)) if weight > self.weight(port) => Some(top),
-            _ if self.learned_by(port) > 0 => Some(port),
-            _ => None,
-        }
+    /// The heaviest port that has something to give up, and its weight.
+    fn heaviest(&self) -> Option<(usize, u32)> {
+        self.ranks.top().filter(|(port, _)| self.learned_by(*port) > 0).or_else(|| self.givers.top())
     }
 
-    /// Whether one more entry of `port` would find room. A small table is swept before anything is given
-    /// up, so only what is alive counts there.
+    /// Which port gives up an entry for a new one of `port` when the table is full: the heaviest, unless
+    /// this one, with nothing to give but static entries, has more.
+    fn giver(&self, port: usize) -> Option<usize> {
+        self.heaviest().filter(|(_, weight)| *weight >= self.weight(port)).map(|(top, _)| top)
+    }
+
+    /// Whether one more entry of `port` would find room. A small table is rid of what aged out before
+    /// anything is given up, so only what is alive counts there.
     fn would_have_room(&self, tick: u32, port: usize) -> bool {
         if self.learned_by(port) > 0 || self.len() < self.limit || !self.order.is_exact() {
             return self.len() < self.limit || self.giver(port).is_some();
@@ -524,7 +541,7 @@ impl MacTable {
         }
         let own = alive.iter().find(|(of, _)| **of as usize == port + 1).map_or(0, |(_, (all, _))| *all);
         alive.values().map(|(all, _)| *all).sum::<u32>() < self.limit
-            || alive.values().any(|(all, learned)| *all > own && *learned > 0)
+            || alive.values().any(|(all, learned)| *all >= own && *learned > 0)
     }
 
     /// Whether an entry is of no use: its handle or index is struck out, or it has aged out.

@@ -1,12 +1,18 @@
 //! Who was seen least recently: one pair of lists through the slots for every handle.
 //!
-//! In a small table the order is exact: a station's stamp is renewed by every frame, without the lock, and
-//! its place in the list is put right when it comes to the front. In a large one the order is by tick, with
-//! a second chance: stations seen only once wait in a list of their own and count as one tick older, so
-//! that a flood of new addresses turns over there and not among the stations that speak.
+//! In a small table the order is exact: a station's stamp is renewed by its first frame in every second,
+//! without the lock, and its place in the list is put right when it comes to the front. One more list has
+//! the learned entries of all ports, for those that age out. Within the second a station is as old as its
+//! first frame: a flood from its own port that turns over that port's whole share in a second takes it
+//! along, as it does in Open vSwitch.
+//!
+//! In a large one the order is by tick, with a second chance: stations seen only once wait in a list of
+//! their own and count as one tick older, so that a flood of new addresses turns over there and not among
+//! the stations that speak.
 //!
 //! Not here: whose entry is given up (see [`super`]). Except for the stamps all of it is under the lock.
 
+use super::links::{Links, to_slot};
 use super::slots::Value;
 use super::sync::{Apart, AtomicU32, AtomicU64, Held, Ordering, zeroed_u32, zeroed_u64};
 use crate::time::Instant;
@@ -21,18 +27,17 @@ const FEW: usize = 32;
 
 /// Set in `filed` when the slot is in the second list of its owner.
 const SECOND: u32 = 1 << 31;
+/// The owner of the list of all static entries: no handle has this number.
+pub(super) const STATICS: u32 = 0;
 
-/// The lists. A link is a slot plus one, or zero.
+/// The lists.
 pub(super) struct Order {
-    next: Box<[AtomicU32]>,
-    prev: Box<[AtomicU32]>,
+    links: Links,
     /// The tick under which a slot was filed, and which list it is in.
     filed: Box<[AtomicU32]>,
-    heads: Box<[AtomicU32]>,
-    tails: Box<[AtomicU32]>,
-    /// Exact order only: when a slot was last seen, and the stamp under which it was filed.
+    /// Exact order only: all learned entries in one list, and when a slot was last seen.
+    all: Links,
     stamps: Box<[AtomicU64]>,
-    filed_stamps: Box<[AtomicU64]>,
     clock: Apart<AtomicU64>,
 }
 
@@ -40,22 +45,21 @@ impl Order {
     /// Lists for owners 0..=`owners` through `slots`.
     pub(super) fn new(slots: u32, owners: u32, exact: bool) -> Self {
         let slots = slots as usize;
-        let lists = (owners as usize + 1) * 2;
         let stamps = if exact { slots } else { 0 };
         Self {
-            next: zeroed_u32(slots),
-            prev: zeroed_u32(slots),
+            links: Links::new(slots, (owners as usize + 1) * 2, stamps),
             filed: zeroed_u32(slots),
-            heads: zeroed_u32(lists),
-            tails: zeroed_u32(lists),
+            all: Links::new(stamps, 1, stamps),
             stamps: zeroed_u64(stamps),
-            filed_stamps: zeroed_u64(stamps),
             clock: Apart(AtomicU64::new(0)),
         }
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        size_of_val(&*self.next) * 3 + size_of_val(&*self.heads) * 2 + size_of_val(&*self.stamps) * 2
+        self.links.memory_bytes()
+            + self.all.memory_bytes()
+            + size_of_val(&*self.filed)
+            + size_of_val(&*self.stamps)
     }
 
     pub(super) fn is_exact(&self) -> bool {
@@ -81,7 +85,8 @@ impl Order {
             self.stamp(slot, now);
             self.file_by_stamp(owner, slot);
         } else {
-            self.link(list(owner, value.is_confirmed()), slot, value.tick(), self.tail(owner, value));
+            let list = list(owner, value.is_confirmed());
+            self.link(list, slot, value.tick(), self.links.back(list));
         }
     }
 
@@ -95,43 +100,58 @@ impl Order {
         }
     }
 
-    fn tail(&self, owner: u32, value: Value) -> u32 {
-        self.tails[list(owner, value.is_confirmed()) as usize].get()
+    fn file_by_stamp(&self, owner: u32, slot: u32) {
+        let stamp = self.stamps[slot as usize].get();
+        self.filed[slot as usize].set(0);
+        self.links.file(list(owner, false), slot, stamp);
+        if owner != STATICS {
+            self.all.file(0, slot, stamp);
+        }
     }
 
-    /// Takes `slot` out of the list it is in.
+    /// Takes `slot` out of the lists it is in.
     pub(super) fn unlink(&self, owner: u32, slot: u32) {
-        let list = list(owner, self.filed[slot as usize].get() & SECOND != 0) as usize;
-        let (prev, next) = (self.prev[slot as usize].get(), self.next[slot as usize].get());
-        match prev {
-            0 => self.heads[list].set(next),
-            prev => self.next[prev as usize - 1].set(next),
-        }
-        match next {
-            0 => self.tails[list].set(prev),
-            next => self.prev[next as usize - 1].set(prev),
+        self.links.unlink(list(owner, self.filed[slot as usize].get() & SECOND != 0), slot);
+        if self.is_exact() && owner != STATICS {
+            self.all.unlink(0, slot);
         }
     }
 
     /// `to` takes the place of `from`.
     pub(super) fn replace(&self, owner: u32, from: u32, to: u32) {
         let filed = self.filed[from as usize].get();
-        let prev = self.prev[from as usize].get();
+        self.filed[to as usize].set(filed);
+        self.links.replace(list(owner, filed & SECOND != 0), from, to);
         if self.is_exact() {
             self.stamps[to as usize].set(self.stamps[from as usize].get());
-            self.filed_stamps[to as usize].set(self.filed_stamps[from as usize].get());
+            if owner != STATICS {
+                self.all.replace(0, from, to);
+            }
         }
-        self.unlink(owner, from);
-        self.link(list(owner, filed & SECOND != 0), to, filed & !SECOND, prev);
     }
 
     /// The slots of `owner`, first list first, from the front.
     pub(super) fn of(&self, owner: u32) -> impl Iterator<Item = u32> + '_ {
-        let from = |first: u32| {
-            core::iter::successors(to_slot(first), |slot| to_slot(self.next[*slot as usize].get()))
-        };
-        from(self.heads[list(owner, false) as usize].get())
-            .chain(from(self.heads[list(owner, true) as usize].get()))
+        self.links.iter(list(owner, false)).chain(self.links.iter(list(owner, true)))
+    }
+
+    /// Exact order only: the learned entry of any port that was seen least recently.
+    pub(super) fn oldest(&self) -> Option<u32> {
+        self.least(&self.all, 0)
+    }
+
+    /// Exact order only: all learned entries, the one seen least recently first.
+    pub(super) fn by_age(&self) -> impl Iterator<Item = u32> + '_ {
+        let mut next = self.all.front(0);
+        while let Some(slot) = next {
+            next = self.all.after(slot);
+            // One that was seen again goes further back.
+            let stamp = self.stamps[slot as usize].get();
+            if self.all.filed(slot) != stamp {
+                self.all.refile(0, slot, stamp);
+            }
+        }
+        self.all.iter(0)
     }
 
     /// The slot that `owner` gives up first. `value` reads a slot; `is_void` tells of one that is of no use
@@ -144,7 +164,7 @@ impl Order {
         is_void: impl Fn(u32) -> bool,
     ) -> Option<u32> {
         if self.is_exact() {
-            return self.least_recent_exactly(owner);
+            return self.least(&self.links, list(owner, false));
         }
         // One seen only once counts as one tick older.
         let rank = |slot: u32| {
@@ -160,8 +180,8 @@ impl Order {
         }
         let (first, second) = (list(owner, false), list(owner, true));
         for _ in 0..STEPS {
-            let once = to_slot(self.heads[first as usize].get());
-            let twice = to_slot(self.heads[second as usize].get());
+            let once = self.links.front(first);
+            let twice = self.links.front(second);
             if let Some(slot) = [once, twice].into_iter().flatten().find(|slot| is_void(*slot)) {
                 return Some(slot);
             }
@@ -178,71 +198,38 @@ impl Order {
         }
         // Many have been seen again since anybody asked. Their turn to be filed comes with the next calls;
         // meanwhile the newcomers at the back are candidates too.
-        let back = core::iter::successors(to_slot(self.tails[first as usize].get()), |slot| {
-            to_slot(self.prev[*slot as usize].get())
-        });
-        let fronts = [first, second].map(|list| to_slot(self.heads[list as usize].get()));
+        let back = core::iter::successors(to_slot(self.links.back(first)), |slot| self.links.before(*slot));
+        let fronts = [first, second].map(|list| self.links.front(list));
         let candidates = fronts.into_iter().flatten().chain(back.take(STEPS));
         candidates.reduce(|best, slot| if rank(slot) > rank(best) { slot } else { best })
     }
 
     fn refile(&self, owner: u32, slot: u32, value: Value) {
         self.unlink(owner, slot);
-        self.link(list(owner, true), slot, value.tick(), self.tails[list(owner, true) as usize].get());
+        let second = list(owner, true);
+        self.link(second, slot, value.tick(), self.links.back(second));
+    }
+
+    fn link(&self, list: u32, slot: u32, tick: u32, after: u32) {
+        self.filed[slot as usize].set(tick | if list & 1 != 0 { SECOND } else { 0 });
+        self.links.link(list, slot, after);
     }
 
     /// The list is in the order of the filed stamps, and no stamp is below its filed one: a front whose two
     /// agree is the least of all. After a few that do not, look at every one.
-    fn least_recent_exactly(&self, owner: u32) -> Option<u32> {
+    fn least(&self, links: &Links, list: u32) -> Option<u32> {
         for _ in 0..STEPS {
-            let slot = to_slot(self.heads[list(owner, false) as usize].get())?;
-            if self.stamps[slot as usize].get() == self.filed_stamps[slot as usize].get() {
+            let slot = links.front(list)?;
+            let stamp = self.stamps[slot as usize].get();
+            if stamp == links.filed(slot) {
                 return Some(slot);
             }
-            self.unlink(owner, slot);
-            self.file_by_stamp(owner, slot);
+            links.refile(list, slot, stamp);
         }
-        self.of(owner).min_by_key(|slot| self.stamps[*slot as usize].get())
-    }
-
-    fn file_by_stamp(&self, owner: u32, slot: u32) {
-        let list = list(owner, false);
-        let stamp = self.stamps[slot as usize].get();
-        self.filed_stamps[slot as usize].set(stamp);
-        let mut after = self.tails[list as usize].get();
-        while let Some(other) = to_slot(after)
-            && self.filed_stamps[other as usize].get() > stamp
-        {
-            after = self.prev[other as usize].get();
-        }
-        self.link(list, slot, 0, after);
-    }
-
-    /// Puts `slot` behind the link `after`, or in front when that is zero.
-    fn link(&self, list: u32, slot: u32, tick: u32, after: u32) {
-        let list_at = list as usize;
-        self.filed[slot as usize].set(tick | if list & 1 != 0 { SECOND } else { 0 });
-        let next = match to_slot(after) {
-            None => self.heads[list_at].get(),
-            Some(prev) => self.next[prev as usize].get(),
-        };
-        self.prev[slot as usize].set(after);
-        self.next[slot as usize].set(next);
-        match to_slot(after) {
-            None => self.heads[list_at].set(slot + 1),
-            Some(prev) => self.next[prev as usize].set(slot + 1),
-        }
-        match to_slot(next) {
-            None => self.tails[list_at].set(slot + 1),
-            Some(next) => self.prev[next as usize].set(slot + 1),
-        }
+        links.iter(list).min_by_key(|slot| self.stamps[*slot as usize].get())
     }
 }
 
 fn list(owner: u32, second: bool) -> u32 {
     owner * 2 + u32::from(second)
-}
-
-fn to_slot(link: u32) -> Option<u32> {
-    link.checked_sub(1)
 }

@@ -1,11 +1,16 @@
 //! Which port has the most entries: a binary heap of ports by weight.
 //!
-//! Only ports that have something to give up are in it. Not here: what a port gives up.
+//! Which of equally heavy ports comes first is decided by what came before, by the textbook rules: a port
+//! that comes in goes to the end; one whose weight changed rises past lighter ones, never past an equal, or
+//! else sinks below a heavier child, of two equal ones the left; when one leaves, the last takes its place.
+//! Open vSwitch's tables choose by the same rules, so the same frames leave the same stations in both.
+//!
+//! Not here: which ports are in it, what a port gives up.
 
 use super::sync::{AtomicU32, Held, zeroed_u32};
 use alloc::boxed::Box;
 
-/// The heap; the heaviest on top, of equal ones the lowest number. Changed under the lock only.
+/// The heap; the heaviest on top. Changed under the lock only.
 pub(super) struct Ranks {
     heap: Box<[AtomicU32]>,
     len: AtomicU32,
@@ -55,6 +60,18 @@ impl Ranks {
         }
     }
 
+    /// Every port in the heap and its weight, after a look at its insides.
+    #[cfg(all(test, not(loom)))]
+    pub(super) fn audit(&self) -> alloc::collections::BTreeMap<usize, u32> {
+        let ports = (0..self.len.get()).map(|place| {
+            let port = self.at(place);
+            assert_eq!(self.place[port].get(), place + 1);
+            assert!(place == 0 || !self.outweighs(port, self.at((place - 1) / 2)));
+            (port, self.weight[port].get())
+        });
+        ports.collect()
+    }
+
     fn take_out(&self, port: usize, at: u32) {
         let last = self.len.get() - 1;
         self.len.set(last);
@@ -76,16 +93,15 @@ impl Ranks {
         self.place[port].set(place + 1);
     }
 
-    fn before(&self, a: usize, b: usize) -> bool {
-        let (x, y) = (self.weight[a].get(), self.weight[b].get());
-        x > y || x == y && a < b
+    fn outweighs(&self, a: usize, b: usize) -> bool {
+        self.weight[a].get() > self.weight[b].get()
     }
 
     fn rise(&self, mut place: u32) {
         let port = self.at(place);
         while place > 0 {
             let parent = (place - 1) / 2;
-            if !self.before(port, self.at(parent)) {
+            if !self.outweighs(port, self.at(parent)) {
                 break;
             }
             self.put(place, self.at(parent));
@@ -103,8 +119,9 @@ impl Ranks {
                 break;
             }
             let right = left + 1;
-            let child = if right < len && self.before(self.at(right), self.at(left)) { right } else { left };
-            if !self.before(self.at(child), port) {
+            let child =
+                if right < len && self.outweighs(self.at(right), self.at(left)) { right } else { left };
+            if !self.outweighs(self.at(child), port) {
                 break;
             }
             self.put(place, self.at(child));
