@@ -199,7 +199,7 @@ pub(super) fn explain(
     bytes: &[u8],
 ) -> Explanation {
     let mut sink = Writing { macs, now, steps: Vec::new(), outputs: Vec::new() };
-    let verdict = journey(topology, macs, now, arrival, Offload::NONE, bytes, &mut sink);
+    let verdict = journey(topology, macs, now, &arrival, &Offload::NONE, bytes, &mut sink);
     Explanation { steps: sink.steps, verdict, outputs: sink.outputs }
 }
 

@@ -25,6 +25,7 @@ use crate::wire::ethernet::{self, ADDRESSES_LEN, MAX_FRAME_LEN, Mac};
 use crate::wire::{flow, vlan, vxlan};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::net::IpAddr;
 use dress::{Admitted, Dress, admit, dress};
 use topology::BridgeState;
 
@@ -119,19 +120,20 @@ impl Worker {
     /// Decides every frame of `batch` and queues what leaves in `tx`, in order; what `tx` held stays.
     pub fn forward(&mut self, now: Instant, batch: &Batch, tx: &mut TxList) {
         self.punts.clear();
-        for frame in 0..batch.len() {
-            let Some((arrival, offload)) = batch.arrival(frame) else { continue };
-            let sink = &mut Sending {
-                macs: &self.macs,
-                now,
-                counters: &mut self.counters,
-                events: &mut self.events,
-                punts: &mut self.punts,
-                tx,
-                frame,
-                heads: [None; 2],
-            };
-            journey(&self.topology, &self.macs, now, arrival, offload, batch.bytes(frame), sink);
+        let mut sink = Sending {
+            macs: &self.macs,
+            now,
+            counters: &mut self.counters,
+            events: &mut self.events,
+            punts: &mut self.punts,
+            tx,
+            frame: 0,
+            heads: [None; 2],
+        };
+        for (frame, (arrival, offload, bytes)) in batch.frames().enumerate() {
+            sink.frame = frame;
+            sink.heads = [None; 2];
+            journey(&self.topology, &self.macs, now, arrival, offload, bytes, &mut sink);
         }
     }
 
@@ -190,40 +192,33 @@ fn journey<S: Sink>(
     topology: &Topology,
     macs: &MacTable,
     now: Instant,
-    arrival: Arrival,
-    offload: Offload,
+    arrival: &Arrival,
+    offload: &Offload,
     bytes: &[u8],
     sink: &mut S,
 ) -> Verdict {
-    let entered = match ingress(topology, arrival, offload, bytes, sink) {
-        Ok(entered) => entered,
+    match ingress(topology, macs, now, arrival, offload, bytes, sink) {
+        Ok(verdict) => verdict,
         Err((port, reason)) => {
             sink.drop(port, reason);
-            return Verdict::Drop(reason);
+            Verdict::Drop(reason)
         }
-    };
-    let verdict = decide(topology, macs, now, &entered, sink);
-    match verdict {
-        Verdict::To(port) => to(topology, &entered, port, sink).unwrap_or(verdict),
-        Verdict::Flood(_) => flood(topology, &entered, sink).unwrap_or(verdict),
-        Verdict::Drop(reason) => {
-            sink.drop(Some(entered.port), reason);
-            verdict
-        }
-        Verdict::Punt(_) => verdict,
     }
 }
 
-/// Admission: which port, which segment, which tags, and whether at all.
+/// Admission: which port, which segment, which tags, and whether at all. What is let in goes on from here:
+/// handed back, it would be copied for every frame.
 #[inline]
-fn ingress<'a, S: Sink>(
-    topology: &'a Topology,
-    arrival: Arrival,
-    offload: Offload,
-    bytes: &'a [u8],
+fn ingress<S: Sink>(
+    topology: &Topology,
+    macs: &MacTable,
+    now: Instant,
+    arrival: &Arrival,
+    offload: &Offload,
+    bytes: &[u8],
     sink: &mut S,
-) -> Result<Entered<'a>, (Option<PortId>, DropReason)> {
-    let (port, base, segment) = match arrival {
+) -> Result<Verdict, (Option<PortId>, DropReason)> {
+    let (port, base, segment) = match *arrival {
         Arrival::Port(id) => {
             let port = topology.port(id).ok_or((None, DropReason::NoSuchPort))?;
             sink.received(id, bytes.len());
@@ -259,9 +254,13 @@ fn ingress<'a, S: Sink>(
     if dst.is_reserved_group() && !bridge.config.forward_bpdu {
         return Err(refuse(DropReason::ReservedGroup));
     }
-    let offload =
-        arrived_offload(arrival, port, offload, frame).ok_or_else(|| refuse(DropReason::BadOffload))?;
-    Ok(Entered {
+    let offload = match arrival {
+        Arrival::Port(_) => *offload,
+        Arrival::Underlay { remote, .. } => {
+            inner_offload(remote, port, offload, frame).ok_or_else(|| refuse(DropReason::BadOffload))?
+        }
+    };
+    let entered = Entered {
         bridge,
         bytes,
         base,
@@ -272,7 +271,29 @@ fn ingress<'a, S: Sink>(
         offload,
         dst,
         src,
-    })
+    };
+    Ok(pass(topology, macs, now, &entered, sink))
+}
+
+/// From the decision to the ports.
+#[inline]
+fn pass<S: Sink>(
+    topology: &Topology,
+    macs: &MacTable,
+    now: Instant,
+    frame: &Entered<'_>,
+    sink: &mut S,
+) -> Verdict {
+    let verdict = decide(topology, macs, now, frame, sink);
+    match verdict {
+        Verdict::To(port) => to(topology, frame, port, sink).unwrap_or(verdict),
+        Verdict::Flood(_) => flood(topology, frame, sink).unwrap_or(verdict),
+        Verdict::Drop(reason) => {
+            sink.drop(Some(frame.port), reason);
+            verdict
+        }
+        Verdict::Punt(_) => verdict,
+    }
 }
 
 /// The VXLAN header's rules: which segment the datagram is for, or why it is refused.
@@ -292,18 +313,15 @@ fn decapsulate(topology: &Topology, port: &Port, datagram: &[u8]) -> Result<Segm
     }
 }
 
-/// What the frame owes, counted from its own first byte.
-fn arrived_offload(arrival: Arrival, port: &Port, offload: Offload, frame: &[u8]) -> Option<Offload> {
-    match arrival {
-        Arrival::Port(_) => Some(offload),
-        Arrival::Underlay { remote, .. } if offload.is_none() => {
-            // A Linux peer may have left the checksum to a wire that was not there, and the cutting as well.
-            let checksum = partial_checksum(frame);
-            let gso = checksum.and_then(|_| uncut(frame, room(port.mtu, remote.to_canonical().is_ipv6())));
-            Some(Offload { checksum, gso })
-        }
-        Arrival::Underlay { .. } => offload.shifted(-8),
+/// What a frame out of a tunnel owes, counted from its own first byte.
+fn inner_offload(remote: &IpAddr, port: &Port, offload: &Offload, frame: &[u8]) -> Option<Offload> {
+    if !offload.is_none() {
+        return offload.shifted(-8);
     }
+    // A Linux peer may have left the checksum to a wire that was not there, and the cutting as well.
+    let checksum = partial_checksum(frame);
+    let gso = checksum.and_then(|_| uncut(frame, room(port.mtu, remote.to_canonical().is_ipv6())));
+    Some(Offload { checksum, gso })
 }
 
 /// The facts of a TCP superframe that its sender's kernel never cut, because no wire on the way made it: a frame
