@@ -282,8 +282,7 @@ impl TxList {
         if let [one] = ranges {
             return Some(Ranges::One(*one));
         }
-        let (first, count) =
-            (u32::try_from(self.ranges.len()).ok()?, u32::try_from(ranges.len()).ok()?);
+        let (first, count) = (u32::try_from(self.ranges.len()).ok()?, u32::try_from(ranges.len()).ok()?);
         self.ranges.extend_from_slice(ranges);
         Some(Ranges::Listed { first, count })
     }

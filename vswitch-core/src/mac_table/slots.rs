@@ -112,10 +112,8 @@ impl Slots {
     pub(super) fn new(buckets: u32, seed: [u64; 2]) -> Self {
         let words = zeroed_u64(buckets as usize * WORDS + WORDS - 1);
         let skip = words.as_ptr().addr().wrapping_neg() % 64 / 8;
-        let rounds = [
-            (seed[0], seed[1] ^ 0x9e37_79b9_7f4a_7c15 | 1),
-            (seed[1], seed[0] ^ 0xd1b5_4a32_d192_ed03 | 1),
-        ];
+        let rounds =
+            [(seed[0], seed[1] ^ 0x9e37_79b9_7f4a_7c15 | 1), (seed[1], seed[0] ^ 0xd1b5_4a32_d192_ed03 | 1)];
         Self { words, skip, mask: buckets - 1, rounds }
     }
 
