@@ -10,9 +10,10 @@ pub use raw::Raw;
 
 use crate::lab::{self, Daemon, Lab, Namespace, until};
 use serde_json::Value;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
 /// How long a test waits for what must happen soon; a busy machine has slow moments.
@@ -217,19 +218,18 @@ impl Host {
     #[must_use]
     pub fn run_command(command: &mut Command) -> Said {
         let name = format!("{command:?}");
-        command.stdin(std::process::Stdio::null());
-        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
-        let mut child = command.spawn().unwrap_or_else(|error| panic!("{name}: {error}"));
-        let deadline = lab::Deadline::after(PATIENCE);
-        while child.try_wait().is_ok_and(|status| status.is_none()) {
-            if deadline.left().is_none() {
-                let _ = child.kill();
-                let said = child.wait_with_output().map(|output| Said::of(&output));
-                panic!("{name} does not end: {said:?}");
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        Said::of(&child.wait_with_output().unwrap_or_else(|error| panic!("{name}: {error}")))
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.spawn().unwrap_or_else(|error| panic!("{name}: {error}"));
+        let pid = child.id().to_string();
+        let (sender, said) = channel();
+        let reader = std::thread::spawn(move || drop(sender.send(child.wait_with_output())));
+        let output = said.recv_timeout(PATIENCE).unwrap_or_else(|_| {
+            // Its number is its own until the thread has waited for it.
+            let _ = Command::new("kill").args(["-s", "KILL", &pid]).status();
+            panic!("{name} does not end");
+        });
+        reader.join().expect("the thread does nothing that fails");
+        Said::of(&output.unwrap_or_else(|error| panic!("{name}: {error}")))
     }
 
     /// The daemon that runs.
@@ -351,10 +351,25 @@ impl Host {
         rows.iter().map(row).collect()
     }
 
-    /// Index of an interface in the host's namespace; `None` when there is none.
+    /// Whether the host's namespace has an interface of that name.
     #[must_use]
     pub fn has_interface(&self, name: &str) -> bool {
-        self.namespace.inside(|| Path::new("/sys/class/net").exists() && raw::index(name).is_some())
+        self.namespace.inside(|| raw::index(name).is_some())
+    }
+
+    /// Sends a frame, which `to` must receive as it is, until its source is known at `port`: a worker that finds
+    /// another one changing the table leaves the learning to the next frame.
+    ///
+    /// # Panics
+    /// When it does not arrive or is never learned.
+    #[track_caller]
+    pub fn teach(&self, from: &Raw, to: &Raw, frame: &[u8], port: &str) {
+        let source: Vec<String> = frame[6..12].iter().map(|byte| format!("{byte:02x}")).collect();
+        let source = source.join(":");
+        until(&format!("{source} learned at {port}"), PATIENCE, || {
+            from.reaches(to, frame);
+            self.macs().iter().any(|(mac, _, at, _)| *mac == source && at == port).then_some(())
+        });
     }
 }
 

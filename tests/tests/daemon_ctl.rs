@@ -53,7 +53,7 @@ fn every_table_has_the_keys_of_the_contract_and_a_text_form() {
                     [[segment]]\nname = \"blue\"\nvlan = 10\nvni = 10010";
         let Pair { raw_a, raw_b, .. } = pair(lab, &mut host, more);
         host.must("port add tap-fw vlan_mode=trunk trunks=10,20,100-199");
-        raw_a.reaches(&raw_b, &broadcast(1));
+        host.teach(&raw_a, &raw_b, &broadcast(1), "tap-a");
         raw_a.send(&Frame::new(station(9), station(1)).tag(ctag(10, 0)).bytes());
         until("the drop", PATIENCE, || (!host.drops().is_empty()).then_some(()));
 
@@ -85,7 +85,7 @@ fn every_table_has_the_keys_of_the_contract_and_a_text_form() {
             (text(&a, "type"), text(&a, "link"), number(&a, "mtu")),
             ("tap".into(), "up".into(), 1450)
         );
-        assert_eq!((number(&a, "rx_frames"), number(&a, "rx_dropped")), (2, 1));
+        assert!(number(&a, "rx_frames") >= 2 && number(&a, "rx_dropped") == 1, "{a}");
         let fw = host.port("tap-fw");
         assert_eq!((text(&fw, "vlan_mode"), &fw["tag"]), ("trunk".into(), &Value::Null));
         let trunks: Vec<u64> = [10, 20].into_iter().chain(100..=199).collect();
@@ -142,15 +142,16 @@ fn a_port_of_the_run_time_comes_changes_and_goes_with_its_interface() {
         // It has taken effect when the command returns.
         let (raw_c, index) = (c.raw("eth0"), c.index("eth0"));
         raw_a.reaches(&raw_c, &broadcast(1));
-        raw_c.reaches(&raw_a, &frame(1, 3));
+        host.teach(&raw_c, &raw_a, &broadcast(3), "tap-c");
         host.must("mac add tap-c 10 02:00:00:00:00:33");
         assert_eq!(host.rows("mac list --port tap-c").len(), 2);
 
         host.must("port set tap-c tag=20");
         assert_eq!((c.index("eth0"), number(&host.port("tap-c"), "tag")), (index, 20));
+        let before = number(&host.port("tap-a"), "rx_frames");
         raw_a.send(&broadcast(1));
         raw_a.send(&frame(3, 1));
-        until("both frames", PATIENCE, || (number(&host.port("tap-a"), "rx_frames") == 3).then_some(()));
+        until("both", PATIENCE, || (number(&host.port("tap-a"), "rx_frames") == before + 2).then_some(()));
         assert!(raw_c.drain().is_empty(), "VLAN 10 does not reach it any more");
         host.must("port set tap-c tag= vlan_mode=trunk trunks=10");
         raw_a.send(&broadcast(1));
@@ -187,8 +188,8 @@ fn static_and_learned_entries_obey_add_del_and_flush() {
             (mac.to_owned(), vlan, port.to_owned(), state.to_owned())
         };
         let (one, two) = ("02:00:00:00:00:01", "02:00:00:00:00:02");
-        raw_a.reaches(&raw_b, &broadcast(1));
-        raw_b.reaches(&raw_a, &broadcast(2));
+        host.teach(&raw_a, &raw_b, &broadcast(1), "tap-a");
+        host.teach(&raw_b, &raw_a, &broadcast(2), "tap-b");
         assert_eq!(host.macs(), [entry(one, 10, "tap-a", "learned"), entry(two, 10, "tap-b", "learned")]);
         // Over a learned one, and over a static one; upper case is the same address.
         host.must("mac add tap-b 10 02:00:00:00:00:01");
@@ -211,15 +212,15 @@ fn static_and_learned_entries_obey_add_del_and_flush() {
 
         assert_eq!(host.json("mac flush"), serde_json::json!({"flushed": 1}));
         assert!(host.macs().iter().all(|(.., state)| state == "static") && host.macs().len() == 3);
-        raw_b.reaches(&raw_a, &broadcast(2));
-        raw_a.reaches(&raw_b, &broadcast(5));
+        host.teach(&raw_b, &raw_a, &broadcast(2), "tap-b");
+        host.teach(&raw_a, &raw_b, &broadcast(5), "tap-a");
         assert_eq!(host.json("mac flush --port tap-b"), serde_json::json!({"flushed": 1}));
         assert_eq!(host.json("mac flush --vlan 20"), serde_json::json!({"flushed": 0}));
         assert_eq!(host.rows("mac --port tap-a").len(), 3);
         assert_eq!(host.json("mac flush --port tap-a --vlan 10"), serde_json::json!({"flushed": 1}));
 
         // A learned entry can be deleted too.
-        raw_b.reaches(&raw_a, &broadcast(2));
+        host.teach(&raw_b, &raw_a, &broadcast(2), "tap-b");
         host.must("mac del 10 02:00:00:00:00:02");
         host.must("mac del 10 02:00:00:00:00:01");
         assert_eq!(host.rows("mac").len(), 2);
@@ -281,7 +282,7 @@ fn drops_are_told_by_reason_and_port_and_survive_the_port() {
 fn a_trace_tells_verdict_ways_and_line_and_changes_nothing() {
     with_host("a_trace_tells_verdict_ways_and_line_and_changes_nothing", |lab, mut host| {
         let Pair { raw_a, raw_b, .. } = pair(lab, &mut host, "[[port]]\nname = \"trunk\"\ntrunks = [10, 12]");
-        raw_b.reaches(&raw_a, &broadcast(2));
+        host.teach(&raw_b, &raw_a, &broadcast(2), "tap-b");
         let everything = || {
             let mut macs = host.rows("mac");
             macs.iter_mut().for_each(|row| {

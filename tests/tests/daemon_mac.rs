@@ -38,9 +38,9 @@ impl Rig {
         self.host.configure(&format!("{toml}\n{}", tables.collect::<String>()));
     }
 
-    /// Station `number` speaks at a port; returns when the frame has been forwarded.
+    /// Station `number` speaks at a port until it is known there.
     fn speak(&self, at: usize, number: u32) {
-        self.raws[at].reaches(&self.raws[(at + 1) % 3], &broadcast(number));
+        self.host.teach(&self.raws[at], &self.raws[(at + 1) % 3], &broadcast(number), &format!("p{at}"));
     }
 
     /// Which stations are where.
@@ -167,7 +167,7 @@ fn what_is_flooded_reserved_or_from_a_group_teaches_nothing() {
 
         rig.configure("[switch]\nforward_bpdu = true");
         rig.host.must("reload");
-        rig.raws[0].reaches(&rig.raws[1], &bpdu(5));
+        rig.host.teach(&rig.raws[0], &rig.raws[1], &bpdu(5), "p0");
         assert_eq!(rig.at("p0"), [5]);
 
         // What was learned in a VLAN goes when the VLAN becomes a flooded one, and comes back when it is none again.
@@ -175,8 +175,8 @@ fn what_is_flooded_reserved_or_from_a_group_teaches_nothing() {
         rig.configure("[switch]\nflood_vlans = [10]");
         rig.host.must("reload");
         assert!(rig.stations().is_empty(), "{:?}", rig.stations());
-        rig.speak(0, 5);
-        rig.speak(1, 6);
+        rig.raws[0].reaches(&rig.raws[1], &broadcast(5));
+        rig.raws[1].reaches(&rig.raws[0], &broadcast(6));
         rig.raws.iter().for_each(|raw| drop(raw.drain()));
         rig.raws[0].reaches(&rig.raws[1], &frame(6, 5));
         rig.raws[2].until(&frame(6, 5));

@@ -379,7 +379,8 @@ impl Control {
     }
 
     fn port_del(&mut self, name: &str) -> Result<Value, RpcError> {
-        if !self.running.ports.contains_key(name) {
+        // One that was added once and no longer fits the file does not run, and can be deleted all the same.
+        if !self.running.ports.contains_key(name) && self.state.port(name).is_none() {
             return Err(RpcError::refused(format!("no port \"{name}\"")));
         }
         let mut state = self.state.clone();

@@ -123,9 +123,7 @@ impl Control {
             self.running.publish(&self.file, &self.workers)?;
             let (ids, links): (Vec<_>, Vec<_>) = gone.into_iter().unzip();
             self.running.release(ids);
-            for link in links.into_iter().flatten().chain(closing) {
-                close(link);
-            }
+            close_all(links.into_iter().flatten().chain(closing).collect());
         }
 
         // Changes in place.
@@ -361,6 +359,30 @@ pub(super) fn is_waiting(reason: &str) -> bool {
 
 fn fail(kind: &str, name: &str, reason: String) -> Failed {
     Failed { kind: kind.to_owned(), name: name.to_owned(), reason }
+}
+
+/// How many interfaces are removed at once. The kernel waits some milliseconds for each, mostly without its lock.
+const CLOSERS: usize = 32;
+
+/// Closes links that no worker runs any more; returns when all their interfaces are gone.
+pub(super) fn close_all(links: Vec<Arc<PortLink>>) {
+    if links.len() < 2 {
+        return links.into_iter().for_each(close);
+    }
+    let closers = links.len().min(CLOSERS);
+    let (sender, receiver) = crossbeam_channel::unbounded();
+    links.into_iter().for_each(|link| drop(sender.send(link)));
+    drop(sender);
+    std::thread::scope(|scope| {
+        for _ in 1..closers {
+            let links = receiver.clone();
+            // Without another thread those that there are do the work.
+            let _ = std::thread::Builder::new().name("close".into()).spawn_scoped(scope, move || {
+                links.iter().for_each(close);
+            });
+        }
+        receiver.iter().for_each(close);
+    });
 }
 
 /// Closes a link that no worker runs any more, and with it, for a TAP, its interface. A frame on its way to the

@@ -150,8 +150,8 @@ impl Control {
 
     /// The first time everything is made. What the whole node lacks ends the start; one port's trouble does not.
     fn first_pass(&mut self) -> anyhow::Result<(usize, Vec<Failed>)> {
+        self.catch_up_with_file();
         let (steps, failed) = self.reconcile(true, &mut BTreeSet::new())?;
-        self.forget_ended_deletions();
         let wants_tap = self.running.ports.values().any(|port| port.link.is_none());
         if wants_tap {
             ports::tun_available().map_err(|reason| anyhow!("{reason}"))?;
@@ -281,20 +281,7 @@ impl Control {
                 "a change of {keys} needs a restart; nothing was changed"
             )));
         }
-        let mut state = self.state.clone();
-        state.forget(|name| {
-            file.ports.iter().find(|port| port.name == name).map(|port| fingerprint(&port.to_json()))
-        });
-        for port in super::apply::active_file_ports(&file, &state, &self.node).cloned().collect::<Vec<_>>() {
-            // The file wins on a name in both.
-            if state.port(&port.name).is_some() {
-                log::warn(
-                    "the file has a port that was added at run time; the file wins",
-                    &[("port", &port.name)],
-                );
-                state.remove_port(&port.name);
-            }
-        }
+        let state = self.state_beside(&file);
         self.check_together(&file, &state).map_err(RpcError::bad_config)?;
         self.save(&state)?;
         let (changed, failed) = self.adopt(file, state).map_err(|error| RpcError::of(&error))?;
@@ -319,28 +306,41 @@ impl Control {
         self.state_file.save(state).map_err(|error| RpcError::of(&error))
     }
 
-    /// Deletions whose entry in the file changed while the daemon was away.
-    fn forget_ended_deletions(&mut self) {
+    /// What of the state counts beside `file`: deletions end whose entry changed, and the file wins on a name in
+    /// both.
+    fn state_beside(&self, file: &Config) -> State {
         let mut state = self.state.clone();
-        let file = &self.file;
-        let ended = state.forget(|name| {
+        state.forget(|name| {
             file.ports.iter().find(|port| port.name == name).map(|port| fingerprint(&port.to_json()))
         });
-        if ended.is_empty() {
-            return;
+        let of_file: Vec<_> = super::apply::active_file_ports(file, &state, &self.node)
+            .map(|port| port.name.clone())
+            .filter(|name| state.port(name).is_some())
+            .collect();
+        for name in of_file {
+            log::warn("the file has a port that was added at run time; the file wins", &[("port", &name)]);
+            state.remove_port(&name);
         }
+        state
+    }
+
+    /// The file may have changed while the daemon was away.
+    fn catch_up_with_file(&mut self) {
+        let state = self.state_beside(&self.file);
         match self.save(&state) {
             Ok(()) => self.state = state,
             Err(error) => log::warn("state not written", &[("reason", &error)]),
         }
     }
 
-    fn stop(self, serving: Serving) {
+    fn stop(mut self, serving: Serving) {
         log::info("stopping", &[]);
         serving.stop();
         self.workers.stop();
         // The TAPs close with the last setup; what they are in the pods goes with them.
+        let links: Vec<_> = self.running.ports.values_mut().filter_map(|port| port.link.take()).collect();
         drop(self.running);
+        super::apply::close_all(links);
         log::info("stopped", &[]);
         log::report_suppressed();
     }

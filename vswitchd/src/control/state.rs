@@ -310,7 +310,8 @@ impl State {
         }
         let written: Written = serde_json::from_slice(text).map_err(damaged)?;
         let mut state = Self::default();
-        let mut names = BTreeSet::new();
+        // A port of the file that was set at run time is in it as deleted and as added.
+        let (mut names, mut deleted) = (BTreeSet::new(), BTreeSet::new());
         let twice = |name: &str| Unreadable::Damaged(format!("port {name:?} is in it twice"));
         for WrittenPort { name, settings } in written.ports {
             if !names.insert(name.clone()) {
@@ -326,7 +327,7 @@ impl State {
             state.macs.insert(key, port);
         }
         for WrittenDeletion { name, fingerprint } in written.deleted {
-            if !names.insert(name.clone()) {
+            if !deleted.insert(name.clone()) {
                 return Err(twice(&name));
             }
             state.deleted.insert(name, fingerprint);
