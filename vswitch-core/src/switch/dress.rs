@@ -76,7 +76,7 @@ impl Dress {
 }
 
 /// Whether and how `frame`, which came in by `port`, enters the bridge.
-#[inline]
+#[inline(always)]
 pub(crate) fn admit(port: &Port, vlan_limit: u8, frame: &[u8]) -> Result<Admitted, DropReason> {
     let first = tag_at(frame, ADDRESSES_LEN);
     let vid = first.map_or(0, Tag::vid);
@@ -136,7 +136,7 @@ pub(crate) fn admit(port: &Port, vlan_limit: u8, frame: &[u8]) -> Result<Admitte
 
 /// In which dress an admitted frame leaves by `port`, or why it does not. `vni` is the name of its segment on
 /// the underlay, `bytes` the Ethernet frame as it arrived.
-#[inline]
+#[inline(always)]
 pub(crate) fn dress(
     port: &Port,
     vni: Option<Vni>,
