@@ -21,7 +21,7 @@ lint:
 # One fuzz target, for a minute unless SECONDS says otherwise; `cargo +nightly fuzz list` names them
 fuzz TARGET SECONDS="60":
     cargo run --quiet --locked -p vswitch-fuzz --example seed
-    cargo +nightly fuzz run {{TARGET}} -- -max_total_time={{SECONDS}}
+    CARGO_PROFILE_RELEASE_LTO=off cargo +nightly fuzz run {{TARGET}} -- -max_total_time={{SECONDS}}
 
 # All benches, or one: wire, mac_table, forward, offload
 bench *NAME:

@@ -15,13 +15,17 @@ use std::hash::{BuildHasher, RandomState};
 use std::hint::black_box;
 use std::sync::{Barrier, RwLock};
 use std::time::Duration;
-use vswitch_benches::{Dice, NOW, Runner, criterion, each, port, race, segment, share, station, timed};
+use vswitch_benches::{
+    Dice, NOW, Runner, SLICE, Slices, criterion, each, port, race, segment, share, station, timed,
+};
 use vswitch_core::{Mac, MacTable};
 
 const SIZES: [u64; 4] = [1_000, 10_000, 100_000, 1_000_000];
 const PORTS: u64 = 16;
 const SECOND: u32 = 1000;
 const AGEING: u32 = 300;
+/// Slices in a lap of the race.
+const LAP: usize = 512;
 
 /// A table as a switch uses it.
 trait Table {
@@ -204,35 +208,42 @@ fn one<T: Table>(criterion: &mut Criterion, name: &str, stations: u64) {
     group.finish();
 }
 
-/// One lap of `threads` threads: each learns sources and looks destinations up. Frames in all.
-fn lap<T: Table + Sync>(table: &T, threads: u64, plans: &[Vec<(Mac, u32)>]) -> (Duration, u64) {
-    const FRAMES: u64 = 1 << 18;
-    let work = |thread: u64| {
-        let plan = |n| &plans[usize::try_from((thread * 2 + n) % 4).unwrap_or(0)];
-        let (mut from, mut to) = (Turns { drawn: plan(0), at: 0 }, Turns { drawn: plan(1), at: 0 });
-        for _ in 0..FRAMES / 32 {
-            for ((src, port), (dst, _)) in from.next().iter().zip(to.next()) {
-                table.learn(*src, *port);
-                black_box(table.lookup(*dst));
-            }
+/// One lap of `threads` threads: each learns sources and looks destinations up. Nanoseconds a frame, of all threads
+/// together; two threads need two CPUs with nothing else to do.
+fn lap<T: Table + Sync>(table: &T, threads: usize, plans: &[Vec<(Mac, u32)>]) -> f64 {
+    let work = |thread: usize| {
+        let (mut from, mut to) =
+            (Turns { drawn: &plans[thread * 2], at: 0 }, Turns { drawn: &plans[thread * 2 + 1], at: 0 });
+        let mut slices = Slices::default();
+        for _ in 0..LAP {
+            let took = timed(|| {
+                for _ in 0..SLICE / 32 {
+                    for ((src, port), (dst, _)) in from.next().iter().zip(to.next()) {
+                        table.learn(*src, *port);
+                        black_box(table.lookup(*dst));
+                    }
+                }
+            });
+            slices.add(took, SLICE);
         }
+        slices.nanos()
     };
     if threads == 1 {
-        return (timed(|| work(0)), FRAMES);
+        return work(0);
     }
     let barrier = Barrier::new(2);
-    let times = std::thread::scope(|scope| {
-        let run = |thread| {
-            barrier.wait();
-            timed(|| work(thread))
-        };
-        let other = scope.spawn(move || run(1));
-        [run(0), other.join().expect("no thread panics")]
+    let run = |thread| {
+        barrier.wait();
+        work(thread)
+    };
+    let (one, other) = std::thread::scope(|scope| {
+        let other = scope.spawn(|| run(1));
+        (run(0), other.join().expect("no thread panics"))
     });
-    (times[0].max(times[1]), FRAMES * threads)
+    1.0 / (1.0 / one + 1.0 / other)
 }
 
-fn race_all(threads: u64, stations: u64, laps: usize) {
+fn race_all(threads: usize, stations: u64, laps: usize) {
     let plans: Vec<_> = (0..4).map(|seed| drawn(stations, 11 + seed)).collect();
     let ours: MacTable = filled(stations);
     let default: DashMap<u64, Entry, RandomState> = filled(stations);

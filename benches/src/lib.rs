@@ -36,10 +36,49 @@ pub fn timed(work: impl FnOnce()) -> Duration {
 /// Has criterion measure `work`, which does `size` things at once, and print the time of one.
 pub fn each(bencher: &mut Bencher<'_>, size: u64, mut work: impl FnMut()) {
     bencher.iter_custom(|things| {
-        let rounds = things.div_ceil(size);
-        let took = timed(|| (0..rounds).for_each(|_| work()));
-        share(took, things, rounds * size)
+        let (mut slices, mut left) = (Slices::default(), things);
+        while left > 0 {
+            let rounds = left.min(SLICE).div_ceil(size);
+            slices.add(timed(|| (0..rounds).for_each(|_| work())), rounds * size);
+            left = left.saturating_sub(rounds * size);
+        }
+        slices.median(things)
     });
+}
+
+/// Things done between two looks at the clock: some twenty microseconds' worth.
+pub const SLICE: u64 = 512;
+
+/// A run in slices. What counts is the median slice: a slice in which the system ran something else does not.
+#[derive(Debug, Default)]
+pub struct Slices(Vec<f64>);
+
+impl Slices {
+    /// A slice of `things` took `took`.
+    pub fn add(&mut self, took: Duration, things: u64) {
+        self.0.push(nanos_each(took, things));
+    }
+
+    /// What `things` take.
+    pub fn median(&mut self, things: u64) -> Duration {
+        Duration::from_secs(1)
+            .mul_f64(self.nanos() * f64::from(u32::try_from(things).unwrap_or(u32::MAX)) / 1e9)
+    }
+
+    /// What one thing takes, in nanoseconds.
+    pub fn nanos(&mut self) -> f64 {
+        middle(&mut self.0)
+    }
+}
+
+fn nanos_each(took: Duration, things: u64) -> f64 {
+    took.as_secs_f64() * 1e9 / f64::from(u32::try_from(things).unwrap_or(u32::MAX))
+}
+
+/// The middle one of `values`; 0 of none.
+fn middle(values: &mut [f64]) -> f64 {
+    let at = values.len() / 2;
+    if values.is_empty() { 0.0 } else { *values.select_nth_unstable_by(at, f64::total_cmp).1 }
 }
 
 /// What `part` of `whole` things took, when all took `took`.
@@ -49,8 +88,8 @@ pub fn share(took: Duration, part: u64, whole: u64) -> Duration {
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }
 
-/// One who runs in a [`race`]: a name, and a lap that returns how long it took and how many things it did.
-pub type Runner<'a> = (&'a str, Box<dyn FnMut() -> (Duration, u64) + 'a>);
+/// One who runs in a [`race`]: a name, and a lap that returns how many nanoseconds one thing took.
+pub type Runner<'a> = (&'a str, Box<dyn FnMut() -> f64 + 'a>);
 
 /// Lets all run in turn, `laps` times, and prints the median time of one thing for each and how that compares to
 /// the first: noise that comes and goes strikes everybody alike.
@@ -59,18 +98,17 @@ pub fn race(title: &str, laps: usize, runners: &mut [Runner<'_>]) {
     // The first lap warms up.
     for lap in 0..=laps {
         for ((_, run), times) in runners.iter_mut().zip(&mut times) {
-            let (took, things) = run();
+            let took = run();
             if lap > 0 {
-                times.push(took.as_secs_f64() * 1e9 / f64::from(u32::try_from(things).unwrap_or(u32::MAX)));
+                times.push(took);
             }
         }
     }
     println!("{title}: medians of {laps} laps, interleaved");
     let mut first = None;
     for ((name, _), mut times) in runners.iter().zip(times) {
-        times.sort_by(f64::total_cmp);
-        let Some(median) = times.get(times.len() / 2) else { continue };
-        let base = *first.get_or_insert(*median);
+        let median = middle(&mut times);
+        let base = *first.get_or_insert(median);
         println!("    {name:<32}{median:>9.1} ns   × {:.2}", median / base);
     }
 }

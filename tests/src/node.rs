@@ -10,41 +10,67 @@ pub use outer::{Outer, is_fragment};
 pub use talk::{pings, silence, talk, tcp, udp_echo};
 pub use wire::Wire;
 
-use crate::lab::{Daemon, Lab, Namespace, until};
+use crate::daemon::program;
+use crate::lab::{self, Daemon, Lab, Namespace, until};
 use serde_json::Value;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// Everything that a test waits for happens within this time, or the test fails.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The directory of the programs under test, built when this test is.
-///
-/// # Panics
-/// When they cannot be built.
-fn programs() -> &'static Path {
-    static PROGRAMS: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAMS.get_or_init(|| {
-        let test = std::env::current_exe().expect("a test knows its own binary");
-        // target/PROFILE/deps/TEST
-        let directory = test.ancestors().nth(2).expect("cargo puts tests two levels deep").to_owned();
-        // Inside a user namespace the first start has done it.
-        if let Some(cargo) =
-            std::env::var_os("CARGO").filter(|_| std::env::var_os("VSWITCH_LAB_INSIDE").is_none())
-        {
-            let mut build = Command::new(cargo);
-            build.args(["build", "--quiet", "--package", "vswitchd", "--bins"]);
-            if directory.ends_with("release") {
-                build.arg("--release");
+/// Programs that the nodes' tests call, beside those under test.
+const PROGRAMS: [&str; 6] = ["ip", "bridge", "ping", "ethtool", "sh", "mount"];
+
+/// Runs `body` as [`lab::in_lab`] does, where nodes can be had: both programs under test, the tools above,
+/// a /dev/net/tun that may be opened, and a kernel with veth and bridges; else a loud word, and in CI a failure.
+pub fn in_nodes(test: &str, body: impl FnOnce(&Lab)) {
+    if let Some(name) = ["vswitchd", "vswitchctl"].into_iter().find(|name| program(name).is_none()) {
+        return lab::skip(&format!("{name} is not beside the test: cargo build -p vswitchd builds it"));
+    }
+    if let Some(name) = PROGRAMS.into_iter().find(|name| !is_installed(name)) {
+        return lab::skip(&format!("{name} is not installed (Debian: iproute2, iputils-ping, ethtool)"));
+    }
+    if let Err(error) = std::fs::File::options().read(true).write(true).open("/dev/net/tun") {
+        return lab::skip(&format!("/dev/net/tun cannot be opened: {error}"));
+    }
+    lab::in_lab(test, |lab| {
+        let probe = lab.namespace("probe");
+        for kind in ["veth", "bridge"] {
+            if !knows(&probe, &format!("type {kind}")) {
+                return lab::skip(&format!("the kernel has no {kind}"));
             }
-            crate::lab::check(build.current_dir(env!("CARGO_MANIFEST_DIR")));
         }
-        directory
-    })
+        body(lab);
+    });
+}
+
+/// Whether there is a program of this name on the path, or where Debian keeps those of the administrator.
+#[must_use]
+pub fn is_installed(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let also = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+    std::env::split_paths(&path).chain(also).any(|directory| directory.join(name).is_file())
+}
+
+/// Whether the kernel makes a link with these words behind its name, such as `type bridge`.
+#[must_use]
+pub fn knows(namespace: &Namespace, words: &str) -> bool {
+    let name = namespace.name();
+    let made =
+        Command::new("ip").args(["-n", name, "link", "add", "name", "probe"]).args(words.split(' ')).output();
+    let made = made.is_ok_and(|output| output.status.success());
+    if made {
+        namespace.ip("link delete probe");
+    }
+    made
+}
+
+fn under_test(name: &str) -> PathBuf {
+    program(name).expect("looked for before the test began")
 }
 
 /// The underlay: a namespace with a kernel bridge, and one veth to each node, `under` there and `w1`, `w2` … here.
@@ -168,7 +194,7 @@ impl Fleet {
         // `ip netns exec` has given the process a mount namespace of its own.
         command.args(["-c", r#"mount --bind "$0" "$1" && shift && exec "$@""#]);
         command.arg(&directory).arg(self.directory.join("own"));
-        command.arg(programs().join("vswitchd")).arg("--config").arg(self.file()).args(["--node", name]);
+        command.arg(under_test("vswitchd")).arg("--config").arg(self.file()).args(["--node", name]);
         Node { daemon: Daemon::spawn(&mut command), socket: directory.join("control.sock") }
     }
 }
@@ -207,7 +233,7 @@ impl Node {
     /// When it cannot be started.
     #[must_use]
     pub fn try_ctl(&self, words: &str) -> Output {
-        let mut command = Command::new(programs().join("vswitchctl"));
+        let mut command = Command::new(under_test("vswitchctl"));
         command.arg("--json").arg("--socket").arg(&self.socket).args(words.split_whitespace());
         command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"))
     }

@@ -202,7 +202,7 @@ pub fn some_datagram(choices: &mut Choices<'_>, spec: &Spec) -> Vec<u8> {
     let vni = vnis.get(pick % (vnis.len() + usize::from(pick > 240)).max(1)).copied();
     let most_tags = if choices.byte() & 3 == 0 { 3 } else { 0 };
     let inner = some_frame(choices, most_tags);
-    let mut bytes = vxlan(vni.unwrap_or(vni_of(7, 7)), &inner);
+    let mut bytes = vxlan(vni.unwrap_or_else(|| vni_of(7, 7)), &inner);
     match choices.byte() {
         bits @ 0..16 => bytes[usize::from(bits) % 8] ^= 1 << (choices.byte() % 8),
         16 => bytes.truncate(usize::from(choices.byte()) % 30),

@@ -111,7 +111,7 @@ pub fn vxlan_body(data: &[u8]) {
     }
     let (carry, strict) = (bits & 8 != 0, bits & 16 != 0);
     let from = (bits & 7 < 5).then_some((bits & 7) % 4);
-    let remote = from.map_or(IpAddr::from([203, 0, 113, 9]), peer);
+    let remote = from.map_or_else(|| IpAddr::from([203, 0, 113, 9]), peer);
     let inner_vlan = if carry { InnerVlan::Carry } else { InnerVlan::Strip };
     let spec = spec(inner_vlan, strict);
     let mut switch = Driven::new(&spec);

@@ -79,9 +79,9 @@ fn a_changed_vlan_keeps_the_interface_and_forgets_only_that_port() {
             assert_eq!(host.rows("mac").len(), 3);
             configure(&host, 12);
             if by_signal {
-                hang_up(&host, "INFO  reloaded")
+                hang_up(&host, "INFO  reloaded");
             } else {
-                host.must("reload")
+                host.must("reload");
             }
             assert_eq!(c.index("tap-c"), index, "the same interface");
             let left: Vec<_> = host.macs().into_iter().map(|(_, _, port, _)| port).collect();
@@ -92,9 +92,9 @@ fn a_changed_vlan_keeps_the_interface_and_forgets_only_that_port() {
             assert!(raw_c.drain().is_empty(), "it is in another VLAN");
             configure(&host, 10);
             if by_signal {
-                hang_up(&host, "INFO  reloaded")
+                hang_up(&host, "INFO  reloaded");
             } else {
-                host.must("reload")
+                host.must("reload");
             }
             raw_a.reaches(&raw_c, &broadcast(1));
             assert_eq!(c.index("tap-c"), index);
@@ -161,21 +161,21 @@ fn timed(what: &str, work: impl FnOnce()) {
 fn hundreds_of_ports_in_pods_come_and_go_and_the_end_is_prompt() {
     with_host("hundreds_of_ports_in_pods_come_and_go_and_the_end_is_prompt", |lab, mut host| {
         let pod = Pod::new(lab, "pod");
-        let many: String = (0..200).map(|n| pod.table(&format!("p{n}"), "tag = 10")).collect();
+        let many: String = (0..100).map(|n| pod.table(&format!("p{n}"), "tag = 10")).collect();
         host.start_on("");
         host.configure(&many);
-        timed("200 ports added in a pod", || host.must("reload"));
-        assert!(host.rows("port").iter().all(|row| row["link"] == "up") && pod.index("p199").is_some());
+        timed("100 ports added in a pod", || host.must("reload"));
+        assert!(host.rows("port").iter().all(|row| row["link"] == "up") && pod.index("p99").is_some());
         host.configure("");
-        timed("200 ports removed from a pod", || host.must("reload"));
-        assert_eq!((pod.index("p0"), pod.index("p199")), (None, None));
-        let many: String = (0..500).map(|n| format!("[[port]]\nname = \"t{n}\"\n")).collect();
+        timed("100 ports removed from a pod", || host.must("reload"));
+        assert_eq!((pod.index("p0"), pod.index("p99")), (None, None));
+        let many: String = (0..300).map(|n| format!("[[port]]\nname = \"t{n}\"\n")).collect();
         host.configure(&many);
-        timed("500 ports added", || host.must("reload"));
-        timed("the end with 500 ports", || assert_eq!(host.end("TERM").0, 0));
-        assert!(!host.has_interface("t0") && !host.has_interface("t499"));
-        timed("a start with 500 ports", || host.start());
-        timed("a kill with 500 ports", || drop(host.end("KILL")));
+        timed("300 ports added", || host.must("reload"));
+        timed("the end with 300 ports", || assert_eq!(host.end("TERM").0, 0));
+        assert!(!host.has_interface("t0") && !host.has_interface("t299"));
+        timed("a start with 300 ports", || host.start());
+        timed("a kill with 300 ports", || drop(host.end("KILL")));
     });
 }
 

@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 use vswitch_tests::daemon::{Host, PATIENCE, Pod, Said, program, text, with_host};
+use vswitch_tests::frames::{Frame, station};
 use vswitch_tests::lab::until;
 
 const ONE: &str = "[[port]]\nname = \"one\"\ntag = 10\n";
@@ -148,6 +149,46 @@ fn what_the_node_lacks_ends_the_start_with_what_to_do() {
     });
 }
 
+fn text_of(host: &Host, port: &str, key: &str) -> String {
+    text(&host.port(port), key)
+}
+
+#[test]
+fn without_the_right_to_enter_namespaces_a_port_works_and_says_what_it_lacks() {
+    let name = "without_the_right_to_enter_namespaces_a_port_works_and_says_what_it_lacks";
+    with_host(name, |lab, mut host| {
+        let (a, b) = (Pod::new(lab, "a"), Pod::new(lab, "b"));
+        host.configure(
+            &(a.table("tap-a", "tag = 10\naddresses = [\"10.0.0.1/24\"]") + &b.table("tap-b", "tag = 10")),
+        );
+        let mut command = host.namespace().command("setpriv");
+        command.args(["--bounding-set", "-sys_admin", "--"]).arg(program("vswitchd").unwrap());
+        host.start_with(command.arg("--config").arg(host.config()));
+        let row = host.port("tap-a");
+        assert_eq!(text(&row, "link"), "up", "{row}");
+        let status = host.ctl("status");
+        assert!(status.code == 0 && status.out.contains("CAP_SYS_ADMIN"), "{status:?}");
+        a.raw("tap-a").reaches(&b.raw("tap-b"), &frame());
+        assert_eq!(host.ctl("reload").code, 1, "it is not as wished");
+    });
+}
+
+fn frame() -> Vec<u8> {
+    Frame::new(station(2), station(1)).bytes()
+}
+
+#[test]
+fn what_has_arrived_before_the_end_is_still_delivered() {
+    with_host("what_has_arrived_before_the_end_is_still_delivered", |lab, mut host| {
+        let (a, b) = (Pod::new(lab, "a"), Pod::new(lab, "b"));
+        host.start_on(&(a.table("tap-a", "tag = 10") + &b.table("tap-b", "tag = 10")));
+        let (raw_a, raw_b) = (a.raw("tap-a"), b.raw("tap-b"));
+        (0..300).for_each(|_| raw_a.send(&frame()));
+        assert_eq!(host.end("TERM").0, 0);
+        assert_eq!(raw_b.drain().len(), 300);
+    });
+}
+
 #[test]
 fn a_taken_name_costs_one_port_not_the_start() {
     with_host("a_taken_name_costs_one_port_not_the_start", |_, mut host| {
@@ -160,6 +201,14 @@ fn a_taken_name_costs_one_port_not_the_start() {
         assert!(reload.code == 1 && reload.err.contains("two"), "{reload:?}");
         let doctor = host.ctl("doctor");
         assert!(doctor.code == 1 && doctor.out.contains("two"), "{doctor:?}");
+        // Another daemon finds its names taken, and disturbs nobody.
+        let other = host.file("other.toml");
+        let text = std::fs::read_to_string(host.config()).unwrap();
+        let text = text.replace("control.sock", "other.sock").replace("state.json", "other.json");
+        std::fs::write(&other, text).unwrap();
+        let mut command = host.namespace().command(program("vswitchd").unwrap());
+        refused(&Host::run_command(command.arg("--config").arg(&other)), 1, &["\"one\"", "in use"]);
+        assert_eq!(text_of(&host, "one", "link"), "up");
         // It is tried again.
         host.namespace().ip("link delete two");
         host.until_link("two", "up");
@@ -246,11 +295,7 @@ fn the_log_may_be_json_lines_and_says_nothing_per_frame() {
         let mut command = host.vswitchd();
         host.start_with(command.args(["--log-format", "json", "--log-level", "debug"]));
         let (raw_a, raw_b) = (a.raw("tap-a"), b.raw("tap-b"));
-        let frame = vswitch_tests::frames::Frame::new(
-            vswitch_tests::frames::station(2),
-            vswitch_tests::frames::station(1),
-        )
-        .bytes();
+        let frame = frame();
         raw_a.reaches(&raw_b, &frame);
         let before = host.log().lines().count();
         (0..100).for_each(|_| raw_a.reaches(&raw_b, &frame));

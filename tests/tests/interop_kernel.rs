@@ -1,9 +1,12 @@
 //! A Linux VXLAN link with a bridge behind it as the remote node, and our node: pods on either side talk.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
-use std::net::IpAddr;
-use vswitch_tests::lab::{Lab, Namespace, in_lab};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd;
+use vswitch_tests::lab::{Lab, Namespace, skip};
 use vswitch_tests::node::{
-    Fleet, Node, Underlay, Wire, is_fragment, pings, pod, talk, tcp, udp_echo, v4, v6,
+    Fleet, Node, PATIENCE, Underlay, Wire, in_nodes, is_fragment, knows, pings, pod, talk, tcp, udp_echo, v4,
+    v6,
 };
 
 fn ip(text: &str) -> IpAddr {
@@ -45,6 +48,9 @@ fn pair(lab: &Lab, address: fn(u8) -> IpAddr) -> Pair {
 
 /// `superframes`: whether the Linux node leaves cutting to an underlay that never does it.
 fn talks(lab: &Lab, address: fn(u8) -> IpAddr, superframes: bool, prepare: impl FnOnce(&Pair)) {
+    if !knows(&lab.namespace("vxlan"), "type vxlan id 1 dstport 4789") {
+        return skip("the kernel has no VXLAN");
+    }
     let pair = pair(lab, address);
     prepare(&pair);
     let mut wire = Wire::open(&pair.underlay.nodes[0], "under");
@@ -70,24 +76,61 @@ fn talks(lab: &Lab, address: fn(u8) -> IpAddr, superframes: bool, prepare: impl 
 
 #[test]
 fn linux_talks_over_ipv4_with_every_offload_on() {
-    in_lab("linux_talks_over_ipv4_with_every_offload_on", |lab| talks(lab, v4, true, |_| ()));
+    in_nodes("linux_talks_over_ipv4_with_every_offload_on", |lab| talks(lab, v4, true, |_| ()));
 }
 
 #[test]
 fn linux_talks_over_ipv6_with_every_offload_on() {
-    in_lab("linux_talks_over_ipv6_with_every_offload_on", |lab| talks(lab, v6, true, |_| ()));
+    in_nodes("linux_talks_over_ipv6_with_every_offload_on", |lab| talks(lab, v6, true, |_| ()));
 }
 
 #[test]
 fn linux_talks_over_ipv4_with_transmit_checksums_done_in_software() {
-    in_lab("linux_talks_over_ipv4_with_transmit_checksums_done_in_software", |lab| {
+    in_nodes("linux_talks_over_ipv4_with_transmit_checksums_done_in_software", |lab| {
         talks(lab, v4, false, |pair| pair.underlay.nodes[1].ethtool("under", "tx off"));
     });
 }
 
 #[test]
 fn linux_talks_over_ipv6_when_it_cuts_superframes_itself() {
-    in_lab("linux_talks_over_ipv6_when_it_cuts_superframes_itself", |lab| {
+    in_nodes("linux_talks_over_ipv6_when_it_cuts_superframes_itself", |lab| {
         talks(lab, v6, false, |pair| pair.underlay.nodes[1].ethtool("under", "tso off gso off"));
+    });
+}
+
+/// Makes the kernel cut what `socket` sends into datagrams of `size` bytes, as late as it can (udp(7)).
+#[expect(unsafe_code, reason = "the standard library does not know UDP_SEGMENT")]
+fn segment(socket: &UdpSocket, size: libc::c_int) {
+    let len = libc::socklen_t::try_from(size_of::<libc::c_int>()).unwrap();
+    // SAFETY: `size` is a c_int, outlives the call, and `len` is its size.
+    let set = unsafe {
+        libc::setsockopt(socket.as_raw_fd(), libc::SOL_UDP, libc::UDP_SEGMENT, (&raw const size).cast(), len)
+    };
+    assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
+}
+
+#[test]
+fn datagrams_that_linux_sends_as_one_superframe_arrive_one_by_one() {
+    in_nodes("datagrams_that_linux_sends_as_one_superframe_arrive_one_by_one", |lab| {
+        if !knows(&lab.namespace("vxlan"), "type vxlan id 1 dstport 4789") {
+            return skip("the kernel has no VXLAN");
+        }
+        for address in [v4 as fn(u8) -> IpAddr, v6] {
+            let lab = &Lab::new();
+            let pair = pair(lab, address);
+            pings(&pair.theirs, ip("10.10.0.1"));
+            let any = SocketAddr::from(([0, 0, 0, 0], 0));
+            let server = pair.ours.inside(|| UdpSocket::bind(any)).unwrap();
+            let client = pair.theirs.inside(|| UdpSocket::bind(any)).unwrap();
+            server.set_read_timeout(Some(PATIENCE)).unwrap();
+            segment(&client, 1000);
+            let sent: Vec<u8> = (0..30_500_u32).map(|i| u8::try_from(i / 1000).unwrap()).collect();
+            client.send_to(&sent, ("10.10.0.1", server.local_addr().unwrap().port())).unwrap();
+            let mut buffer = [0; 1 << 16];
+            for datagram in sent.chunks(1000) {
+                let len = server.recv(&mut buffer).unwrap_or_else(|error| panic!("{error}: {}", datagram[0]));
+                assert_eq!(&buffer[..len], datagram, "{len} bytes");
+            }
+        }
     });
 }

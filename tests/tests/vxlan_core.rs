@@ -61,7 +61,7 @@ fn a_datagram_ends_as_its_header_says() {
         bytes[at] = value;
         bytes
     };
-    let cases: Vec<(&str, Vec<u8>, Option<DropReason>, Option<DropReason>)> = vec![
+    let cases = [
         ("a good one", good.clone(), None, None),
         ("the I flag clear", with(0, 0), Some(DropReason::VxlanNoVni), Some(DropReason::VxlanNoVni)),
         ("every flag but I", with(0, 0xf7), Some(DropReason::VxlanNoVni), Some(DropReason::VxlanNoVni)),

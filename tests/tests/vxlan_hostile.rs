@@ -1,12 +1,13 @@
 //! Hostile and broken datagrams on the tunnel port of a real node: each ends in a named, counted drop, and the
 //! pods never notice.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use vswitch_core::Mac;
 use vswitch_core::wire::vxlan::Vni;
 use vswitch_tests::frames::{Frame, ctag, protocol, station, udp, vxlan};
-use vswitch_tests::lab::{Lab, Namespace, in_lab, until};
-use vswitch_tests::node::{Fleet, Node, PATIENCE, Underlay, Wire, is_fragment, pings, pod, v4, v6};
+use vswitch_tests::lab::{Lab, Namespace, until};
+use vswitch_tests::node::{Fleet, Node, PATIENCE, Underlay, Wire, in_nodes, is_fragment, pings, pod, v4, v6};
 use vswitch_tests::pcap;
 use vswitch_tests::rng::Rng;
 
@@ -88,7 +89,7 @@ fn hear(wire: &mut Wire, wanted: &[u8]) {
 
 #[test]
 fn what_a_stranger_sends_is_counted_once_a_datagram_and_goes_nowhere() {
-    in_lab("what_a_stranger_sends_is_counted_once_a_datagram_and_goes_nowhere", |lab| {
+    in_nodes("what_a_stranger_sends_is_counted_once_a_datagram_and_goes_nowhere", |lab| {
         let scene = scene(lab, "", "tag = 10");
         let mut ear = Wire::open(&scene.pods[0], "eth0");
         let (stranger, member) = (scene.socket(STRANGER), scene.socket(v4(3)));
@@ -109,7 +110,7 @@ fn what_a_stranger_sends_is_counted_once_a_datagram_and_goes_nowhere() {
 
 #[test]
 fn every_broken_datagram_of_a_member_has_its_reason() {
-    in_lab("every_broken_datagram_of_a_member_has_its_reason", |lab| {
+    in_nodes("every_broken_datagram_of_a_member_has_its_reason", |lab| {
         let scene = scene(lab, "", "tag = 10");
         let member = scene.socket(v4(3));
         let good = vxlan(vni(VNI), &shout(1).bytes());
@@ -147,7 +148,7 @@ fn every_broken_datagram_of_a_member_has_its_reason() {
 
 #[test]
 fn strict_refuses_reserved_bits_and_carry_takes_inner_tags() {
-    in_lab("strict_refuses_reserved_bits_and_carry_takes_inner_tags", |lab| {
+    in_nodes("strict_refuses_reserved_bits_and_carry_takes_inner_tags", |lab| {
         let scene = scene(
             lab,
             "vxlan_reserved = \"strict\"\nvxlan_inner_vlan = \"carry\"",
@@ -175,7 +176,7 @@ fn strict_refuses_reserved_bits_and_carry_takes_inner_tags() {
 
 #[test]
 fn a_hundred_thousand_datagrams_of_garbage_harm_nobody() {
-    in_lab("a_hundred_thousand_datagrams_of_garbage_harm_nobody", |lab| {
+    in_nodes("a_hundred_thousand_datagrams_of_garbage_harm_nobody", |lab| {
         let scene = scene(lab, "", "tag = 10");
         let mut rng = Rng::new(4789);
         let (stranger, member) = (scene.socket(STRANGER), scene.socket(v4(3)));
@@ -212,7 +213,7 @@ fn a_hundred_thousand_datagrams_of_garbage_harm_nobody() {
 
 #[test]
 fn every_shared_capture_inside_vxlan_is_survived_and_counted() {
-    in_lab("every_shared_capture_inside_vxlan_is_survived_and_counted", |lab| {
+    in_nodes("every_shared_capture_inside_vxlan_is_survived_and_counted", |lab| {
         let Some(shared) = pcap::shared_dir() else { return };
         let scene = scene(lab, "", "tag = 10");
         let member = scene.socket(v4(3));
@@ -243,7 +244,7 @@ fn outer(scene: &Scene, family: fn(u8) -> IpAddr, segment: &[u8]) -> Vec<u8> {
 
 #[test]
 fn a_datagram_without_a_checksum_is_taken_and_one_with_a_wrong_one_is_not() {
-    in_lab("a_datagram_without_a_checksum_is_taken_and_one_with_a_wrong_one_is_not", |lab| {
+    in_nodes("a_datagram_without_a_checksum_is_taken_and_one_with_a_wrong_one_is_not", |lab| {
         let scene = scene(lab, "", "tag = 10");
         let mut ear = Wire::open(&scene.pods[0], "eth0");
         let mut under = Wire::open(&scene.underlay.nodes[2], "under");
@@ -265,7 +266,7 @@ fn a_datagram_without_a_checksum_is_taken_and_one_with_a_wrong_one_is_not() {
 
 #[test]
 fn a_datagram_that_arrives_in_fragments_is_taken_whole() {
-    in_lab("a_datagram_that_arrives_in_fragments_is_taken_whole", |lab| {
+    in_nodes("a_datagram_that_arrives_in_fragments_is_taken_whole", |lab| {
         let scene = scene(lab, "", "tag = 10");
         let mut ear = Wire::open(&scene.pods[0], "eth0");
         let mut under = Wire::open(&scene.underlay.nodes[0], "under");

@@ -1,8 +1,11 @@
 //! What fits the path to a peer and what does not: the pods' MTU, and what a pod with a larger one is told.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::net::IpAddr;
-use vswitch_tests::lab::{Lab, Namespace, in_lab, until};
-use vswitch_tests::node::{Fleet, Node, PATIENCE, Underlay, Wire, is_fragment, pod, talk, tcp, v4, v6};
+use vswitch_tests::lab::{Lab, Namespace, until};
+use vswitch_tests::node::{
+    Fleet, Node, PATIENCE, Underlay, Wire, in_nodes, is_fragment, pod, talk, tcp, v4, v6,
+};
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -58,17 +61,17 @@ fn default_mtu(lab: &Lab, address: fn(u8) -> IpAddr, underlay_mtu: u16, expected
 
 #[test]
 fn a_pod_fills_an_ipv4_underlay_of_1500_by_default() {
-    in_lab("a_pod_fills_an_ipv4_underlay_of_1500_by_default", |lab| default_mtu(lab, v4, 1500, 1450));
+    in_nodes("a_pod_fills_an_ipv4_underlay_of_1500_by_default", |lab| default_mtu(lab, v4, 1500, 1450));
 }
 
 #[test]
 fn a_pod_fills_an_ipv6_underlay_of_1500_by_default() {
-    in_lab("a_pod_fills_an_ipv6_underlay_of_1500_by_default", |lab| default_mtu(lab, v6, 1500, 1430));
+    in_nodes("a_pod_fills_an_ipv6_underlay_of_1500_by_default", |lab| default_mtu(lab, v6, 1500, 1430));
 }
 
 #[test]
 fn a_pod_fills_an_underlay_of_1400_by_default() {
-    in_lab("a_pod_fills_an_underlay_of_1400_by_default", |lab| default_mtu(lab, v4, 1400, 1350));
+    in_nodes("a_pod_fills_an_underlay_of_1400_by_default", |lab| default_mtu(lab, v4, 1400, 1350));
 }
 
 /// The MTU of the way to `to` as the pod's kernel has learned it.
@@ -115,28 +118,28 @@ fn a_larger_pod_is_told(lab: &Lab, address: fn(u8) -> IpAddr, underlay_mtu: u16,
 
 #[test]
 fn a_pod_with_a_larger_mtu_is_told_and_adapts_over_ipv4() {
-    in_lab("a_pod_with_a_larger_mtu_is_told_and_adapts_over_ipv4", |lab| {
+    in_nodes("a_pod_with_a_larger_mtu_is_told_and_adapts_over_ipv4", |lab| {
         a_larger_pod_is_told(lab, v4, 1500, 1450);
     });
 }
 
 #[test]
 fn a_pod_with_a_larger_mtu_is_told_and_adapts_over_ipv6() {
-    in_lab("a_pod_with_a_larger_mtu_is_told_and_adapts_over_ipv6", |lab| {
+    in_nodes("a_pod_with_a_larger_mtu_is_told_and_adapts_over_ipv6", |lab| {
         a_larger_pod_is_told(lab, v6, 1500, 1430);
     });
 }
 
 #[test]
 fn a_pod_with_a_larger_mtu_is_told_and_adapts_on_a_small_underlay() {
-    in_lab("a_pod_with_a_larger_mtu_is_told_and_adapts_on_a_small_underlay", |lab| {
+    in_nodes("a_pod_with_a_larger_mtu_is_told_and_adapts_on_a_small_underlay", |lab| {
         a_larger_pod_is_told(lab, v4, 1400, 1350);
     });
 }
 
 #[test]
 fn what_may_be_fragmented_and_what_goes_to_a_group_is_counted_and_not_answered() {
-    in_lab("what_may_be_fragmented_and_what_goes_to_a_group_is_counted_and_not_answered", |lab| {
+    in_nodes("what_may_be_fragmented_and_what_goes_to_a_group_is_counted_and_not_answered", |lab| {
         let scene = scene(lab, v4, 1500, "mtu = 1500");
         let a = &scene.pods[0];
         // The stations know each other.

@@ -1,10 +1,11 @@
 //! Two and three real nodes that run one identical file: who reaches whom, and what the underlay sees.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::net::IpAddr;
 use vswitch_tests::frames::{Frame, station};
-use vswitch_tests::lab::{Lab, Namespace, in_lab, until};
+use vswitch_tests::lab::{Lab, Namespace, until};
 use vswitch_tests::node::{
-    Fleet, Node, Outer, PATIENCE, Underlay, Wire, is_fragment, pings, pod, silence, talk, v4, v6,
+    Fleet, Node, Outer, PATIENCE, Underlay, Wire, in_nodes, is_fragment, pings, pod, silence, talk, v4, v6,
 };
 
 /// How the nodes find each other: the `[underlay]` and `[mesh]` of the file.
@@ -96,22 +97,22 @@ fn same_vlan_talks_and_others_do_not(lab: &Lab, count: u8, families: &str, worke
 
 #[test]
 fn two_nodes_talk_over_ipv4() {
-    in_lab("two_nodes_talk_over_ipv4", |lab| same_vlan_talks_and_others_do_not(lab, 2, "v4", 1));
+    in_nodes("two_nodes_talk_over_ipv4", |lab| same_vlan_talks_and_others_do_not(lab, 2, "v4", 1));
 }
 
 #[test]
 fn two_nodes_talk_over_ipv6() {
-    in_lab("two_nodes_talk_over_ipv6", |lab| same_vlan_talks_and_others_do_not(lab, 2, "v6", 2));
+    in_nodes("two_nodes_talk_over_ipv6", |lab| same_vlan_talks_and_others_do_not(lab, 2, "v6", 2));
 }
 
 #[test]
 fn three_nodes_talk_over_ipv4() {
-    in_lab("three_nodes_talk_over_ipv4", |lab| same_vlan_talks_and_others_do_not(lab, 3, "v4", 2));
+    in_nodes("three_nodes_talk_over_ipv4", |lab| same_vlan_talks_and_others_do_not(lab, 3, "v4", 2));
 }
 
 #[test]
 fn a_node_with_both_families_talks_to_nodes_that_have_one() {
-    in_lab("a_node_with_both_families_talks_to_nodes_that_have_one", |lab| {
+    in_nodes("a_node_with_both_families_talks_to_nodes_that_have_one", |lab| {
         let underlay = Underlay::new(lab, 3, 1500);
         underlay.nodes[1].ip(&format!("address del {}/64 dev under", v6(2)));
         underlay.nodes[2].ip(&format!("address del {}/24 dev under", v4(3)));
@@ -127,16 +128,16 @@ fn a_node_with_both_families_talks_to_nodes_that_have_one() {
         let facts: Vec<_> = nodes.iter().map(facts).collect();
         // Those with one family say that they wait for the other, and have no peers in it.
         assert_eq!(facts, [(2, "ready".to_owned()), (1, "waiting".to_owned()), (1, "waiting".to_owned())]);
-        for n in [2, 3] {
+        for n in [2_usize, 3] {
             let to = ip(&format!("10.10.0.{n}"));
-            talk(&blue[0], ip("10.10.0.1"), &blue[usize::from(n as u8) - 1], to);
+            talk(&blue[0], ip("10.10.0.1"), &blue[n - 1], to);
         }
     });
 }
 
 #[test]
 fn a_range_of_segments_is_carried_to_its_ends() {
-    in_lab("a_range_of_segments_is_carried_to_its_ends", |lab| {
+    in_nodes("a_range_of_segments_is_carried_to_its_ends", |lab| {
         let underlay = Underlay::new(lab, 2, 1500);
         let mut ports = String::new();
         let mut pods = Vec::new();
@@ -201,7 +202,7 @@ fn replicas(frames: &[Vec<u8>], from: IpAddr, inner: &[u8]) -> Vec<IpAddr> {
 
 #[test]
 fn a_broadcast_goes_once_to_each_peer_of_its_vni_and_never_from_peer_to_peer() {
-    in_lab("a_broadcast_goes_once_to_each_peer_of_its_vni_and_never_from_peer_to_peer", |lab| {
+    in_nodes("a_broadcast_goes_once_to_each_peer_of_its_vni_and_never_from_peer_to_peer", |lab| {
         let underlay = Underlay::new(lab, 3, 1500);
         let (blue, mut ports) = blue_pods(lab, 3);
         let red: Vec<_> = (1..=3).map(|n| lab.namespace(&format!("red{n}"))).collect();
@@ -309,10 +310,10 @@ fn outer_facts(lab: &Lab, families: &str, address: fn(u8) -> IpAddr) {
 
 #[test]
 fn the_outside_of_every_datagram_over_ipv4_is_as_rfc_7348_says() {
-    in_lab("the_outside_of_every_datagram_over_ipv4_is_as_rfc_7348_says", |lab| outer_facts(lab, "v4", v4));
+    in_nodes("the_outside_of_every_datagram_over_ipv4_is_as_rfc_7348_says", |lab| outer_facts(lab, "v4", v4));
 }
 
 #[test]
 fn the_outside_of_every_datagram_over_ipv6_is_as_rfc_7348_says() {
-    in_lab("the_outside_of_every_datagram_over_ipv6_is_as_rfc_7348_says", |lab| outer_facts(lab, "v6", v6));
+    in_nodes("the_outside_of_every_datagram_over_ipv6_is_as_rfc_7348_says", |lab| outer_facts(lab, "v6", v6));
 }

@@ -1,5 +1,6 @@
 //! A superframe that a Linux peer's kernel handed over uncut, with its checksum unfinished, through the core.
 //! That such frames arrive at all is shown by the tests with a real Linux peer.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -34,7 +34,6 @@ pub const SLOT_LEN: usize = 65_536 + 13 * 64;
 
 #[derive(Clone, Copy, Debug)]
 struct Arrived {
-    from: usize,
     len: usize,
     arrival: Arrival,
     offload: Offload,
@@ -71,8 +70,7 @@ impl Batch {
     /// in a full batch nothing happens.
     pub fn push(&mut self, arrival: Arrival, len: usize, offload: Offload) {
         if self.arrived.len() < self.slots {
-            let from = self.arrived.len() * SLOT_LEN;
-            self.arrived.push(Arrived { from, len: len.min(SLOT_LEN), arrival, offload });
+            self.arrived.push(Arrived { len: len.min(SLOT_LEN), arrival, offload });
         }
     }
 
@@ -105,13 +103,19 @@ impl Batch {
     /// The bytes of frame `i`; empty when there is none.
     #[must_use]
     pub fn bytes(&self, i: usize) -> &[u8] {
-        self.arrived.get(i).map_or(&[], |a| &self.slab[a.from..a.from + a.len])
+        self.arrived.get(i).map_or(&[], |a| &self.slab[i * SLOT_LEN..][..a.len])
     }
 
     /// Where frame `i` came in, and what it still owes.
     #[must_use]
     pub fn arrival(&self, i: usize) -> Option<(Arrival, Offload)> {
         self.arrived.get(i).map(|a| (a.arrival, a.offload))
+    }
+
+    /// All frames in order: where each came in, what it still owes, and its bytes.
+    pub(crate) fn frames(&self) -> impl Iterator<Item = (&Arrival, &Offload, &[u8])> {
+        let slots = self.slab.chunks_exact(SLOT_LEN);
+        self.arrived.iter().zip(slots).map(|(a, slot)| (&a.arrival, &a.offload, &slot[..a.len]))
     }
 
     /// Forgets all frames; the memory stays.
@@ -171,11 +175,22 @@ impl TxRange {
     }
 }
 
+/// The ranges of a record: nearly always one.
+#[derive(Clone, Copy, Debug)]
+enum Ranges {
+    One(TxRange),
+    /// So many of the list's, from the first of these.
+    Listed {
+        first: u32,
+        count: u32,
+    },
+}
+
 /// One frame or datagram to send: a head, ranges, and what it still owes.
 #[derive(Clone, Copy, Debug)]
 pub struct TxRecord {
     head: Head,
-    ranges: (u32, u32),
+    ranges: Ranges,
     len: u32,
     /// Checksum and segmentation still to be done, counted from the record's first byte.
     pub offload: Offload,
@@ -241,31 +256,35 @@ impl TxList {
     }
 
     /// Queues a record for `port`. The same head may serve many records.
+    #[inline]
     pub fn push(&mut self, port: PortId, head: Head, ranges: &[TxRange], offload: Offload, entropy: u32) {
-        let (Ok(at), Ok(first), Ok(count)) = (
-            u32::try_from(self.records.len()),
-            u32::try_from(self.ranges.len()),
-            u32::try_from(ranges.len()),
-        ) else {
-            return;
-        };
+        let Ok(at) = u32::try_from(self.records.len()) else { return };
         let len = ranges.iter().fold(head.len, |len, r| len.saturating_add(r.to.saturating_sub(r.from)));
-        self.ranges.extend_from_slice(ranges);
-        self.records.push(TxRecord { head, ranges: (first, count), len, offload, entropy, next: END });
+        let Some(ranges) = self.keep(ranges) else { return };
+        self.records.push(TxRecord { head, ranges, len, offload, entropy, next: END });
         let i = port.index();
         if self.queues.len() <= i {
             self.queues.resize(i + 1, (END, END));
         }
-        match self.queues[i] {
-            (END, _) => {
-                self.queues[i] = (at, at);
-                self.ports.push(port);
-            }
-            (first, last) => {
-                self.records[last as usize].next = at;
-                self.queues[i] = (first, at);
-            }
+        let (first, last) = &mut self.queues[i];
+        if *first == END {
+            *first = at;
+            self.ports.push(port);
+        } else {
+            self.records[*last as usize].next = at;
         }
+        *last = at;
+    }
+
+    /// `None` when there are more than can be counted.
+    #[inline]
+    fn keep(&mut self, ranges: &[TxRange]) -> Option<Ranges> {
+        if let [one] = ranges {
+            return Some(Ranges::One(*one));
+        }
+        let (first, count) = (u32::try_from(self.ranges.len()).ok()?, u32::try_from(ranges.len()).ok()?);
+        self.ranges.extend_from_slice(ranges);
+        Some(Ranges::Listed { first, count })
     }
 
     /// Whether nothing is to leave.
@@ -301,10 +320,16 @@ impl TxList {
     pub fn pieces<'a>(&'a self, record: &TxRecord, batch: &'a Batch) -> impl Iterator<Item = &'a [u8]> {
         let at = record.head.at as usize;
         let head = self.heads.get(at..at + record.head.len()).unwrap_or_default();
-        let (first, count) = (record.ranges.0 as usize, record.ranges.1 as usize);
-        let ranges = self.ranges.get(first..first + count).unwrap_or_default();
-        let pieces = ranges
-            .iter()
+        let (one, listed) = match record.ranges {
+            Ranges::One(range) => (Some(range), &[][..]),
+            Ranges::Listed { first, count } => {
+                let (first, count) = (first as usize, count as usize);
+                (None, self.ranges.get(first..first + count).unwrap_or_default())
+            }
+        };
+        let pieces = one
+            .into_iter()
+            .chain(listed.iter().copied())
             .map(|r| batch.bytes(r.frame as usize).get(r.from as usize..r.to as usize).unwrap_or_default());
         (!head.is_empty()).then_some(head).into_iter().chain(pieces)
     }
@@ -332,6 +357,8 @@ mod tests {
         tx.push(port(7), head, &[TxRange::new(0, 2, 6).unwrap()], Offload::NONE, 9);
         tx.push(port(3), Head::NONE, &[TxRange::new(0, 0, 6).unwrap()], Offload::NONE, 0);
         tx.push(port(7), head, &[], Offload::NONE, 0);
+        let two = [TxRange::new(0, 0, 1).unwrap(), TxRange::new(0, 4, 6).unwrap()];
+        tx.push(port(3), head, &two, Offload::NONE, 0);
         assert_eq!(tx.ports(), [port(7), port(3)]);
         let sent = |p| {
             tx.records(p)
@@ -344,7 +371,7 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         assert_eq!(sent(port(7)), [b"xyzcdef".to_vec(), b"xyz".to_vec()]);
-        assert_eq!(sent(port(3)), [b"abcdef".to_vec()]);
+        assert_eq!(sent(port(3)), [b"abcdef".to_vec(), b"xyzaef".to_vec()]);
         assert_eq!(sent(port(100)), Vec::<Vec<u8>>::new());
         tx.clear();
         assert!(tx.is_empty() && tx.records(port(7)).next().is_none());

@@ -176,8 +176,11 @@ impl Raw {
         #[expect(unsafe_code, reason = "the standard library has no control messages")]
         // SAFETY: the kernel writes into the buffer and the control space, whose lengths it is told.
         let len = unsafe { libc::recvmsg(self.socket.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) };
-        // EAGAIN, or the interface went down or away.
-        let len = usize::try_from(len).ok()?;
+        let Ok(len) = usize::try_from(len) else {
+            // That the interface went down is told once, before the frames that came until then.
+            let down = io::Error::last_os_error().raw_os_error() == Some(libc::ENETDOWN);
+            return if down { self.read() } else { None };
+        };
         frame.truncate(len);
         if let Some((tpid, tci)) = tag_beside(&message)
             && frame.len() >= 12

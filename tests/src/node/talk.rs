@@ -5,7 +5,7 @@ use crate::lab::{Namespace, tcp_transfer};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 /// Bytes of a TCP transfer that proves a way.
-const TRANSFER: u64 = 2 << 20;
+const TRANSFER: u64 = 1 << 20;
 
 /// Pings `to` with 56, 1,400 and 3,200 bytes, the last in fragments, and asserts that every reply comes.
 ///

@@ -160,6 +160,14 @@ struct Hit {
     port: u32,
 }
 
+/// What came of one look.
+enum Look {
+    Hit(Hit),
+    Miss,
+    /// Somebody made a change meanwhile: neither is certain.
+    Again,
+}
+
 impl MacTable {
     /// The smallest limit.
     pub const MIN_LIMIT: u32 = 10;
@@ -424,42 +432,53 @@ impl MacTable {
     }
 
     /// Looks for a live entry. Lock-free: whenever it looks again, somebody else has made a change.
-    #[inline]
+    #[inline(always)]
     fn find(&self, tick: u32, segment: Segment, mac: Mac) -> Option<Hit> {
         let index_word = self.index_of.get(segment.index())?;
-        for _ in 0..RETRIES {
-            let index = index_word.load(Ordering::Acquire);
-            if index == 0 {
-                return None;
-            }
-            let key = key_of(index, mac.as_u64());
-            let (first, second) = self.slots.places(key);
-            let displaced = self.displaced.load(Ordering::Acquire);
-            let found = self
-                .slots
-                .scan(first, key, |value| self.port_behind(value))
-                .or_else(|| self.slots.scan(second, key, |value| self.port_behind(value)));
-            match found {
-                Some(found) if found.value.is_vacant() => {}
-                Some(found) => {
-                    if index_word.load(Ordering::Relaxed) != index {
-                        continue;
-                    }
-                    let port = found.meant.checked_sub(1)?;
-                    if self.has_aged(found.value, tick) {
-                        return None;
-                    }
-                    return Some(Hit { slot: found.slot, value: found.value, port });
-                }
-                None => {
-                    let moved = self.displaced.load(Ordering::Acquire) != displaced;
-                    if !moved && index_word.load(Ordering::Relaxed) == index {
-                        return None;
-                    }
-                }
+        match self.look(index_word, tick, mac) {
+            Look::Hit(hit) => Some(hit),
+            Look::Miss => None,
+            Look::Again => self.look_again(index_word, tick, mac),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn look_again(&self, index_word: &AtomicU32, tick: u32, mac: Mac) -> Option<Hit> {
+        for _ in 1..RETRIES {
+            match self.look(index_word, tick, mac) {
+                Look::Hit(hit) => return Some(hit),
+                Look::Miss => return None,
+                Look::Again => {}
             }
         }
         None
+    }
+
+    #[inline(always)]
+    fn look(&self, index_word: &AtomicU32, tick: u32, mac: Mac) -> Look {
+        let index = index_word.load(Ordering::Acquire);
+        if index == 0 {
+            return Look::Miss;
+        }
+        let key = key_of(index, mac.as_u64());
+        let (first, second) = self.slots.places(key);
+        let displaced = self.displaced.load(Ordering::Acquire);
+        let is_same_index = || index_word.load(Ordering::Relaxed) == index;
+        for bucket in [first, second] {
+            let Some(found) = self.slots.scan(bucket, key, |value| self.port_behind(value)) else { continue };
+            if found.value.is_vacant() || !is_same_index() {
+                return Look::Again;
+            }
+            return match found.meant.checked_sub(1) {
+                Some(port) if !self.has_aged(found.value, tick) => {
+                    Look::Hit(Hit { slot: found.slot, value: found.value, port })
+                }
+                _ => Look::Miss,
+            };
+        }
+        let was_displaced = self.displaced.load(Ordering::Acquire) != displaced;
+        if was_displaced || !is_same_index() { Look::Again } else { Look::Miss }
     }
 
     #[inline]

@@ -92,7 +92,8 @@ pub(super) struct Slots {
     /// Words before the first that starts a cache line.
     skip: usize,
     mask: u32,
-    seed: [u64; 2],
+    /// What each round of the hash xors in and multiplies by.
+    rounds: [(u64, u64); 2],
 }
 
 /// The low half.
@@ -111,7 +112,9 @@ impl Slots {
     pub(super) fn new(buckets: u32, seed: [u64; 2]) -> Self {
         let words = zeroed_u64(buckets as usize * WORDS + WORDS - 1);
         let skip = words.as_ptr().addr().wrapping_neg() % 64 / 8;
-        Self { words, skip, mask: buckets - 1, seed }
+        let rounds =
+            [(seed[0], seed[1] ^ 0x9e37_79b9_7f4a_7c15 | 1), (seed[1], seed[0] ^ 0xd1b5_4a32_d192_ed03 | 1)];
+        Self { words, skip, mask: buckets - 1, rounds }
     }
 
     pub(super) fn buckets(&self) -> u32 {
@@ -146,8 +149,9 @@ impl Slots {
     /// both words of the seed: whoever picks the keys but sees neither the seed nor the buckets cannot aim.
     #[inline]
     pub(super) fn places(&self, key: u64) -> (u32, u32) {
-        let once = fold(key ^ self.seed[0], self.seed[1] ^ 0x9e37_79b9_7f4a_7c15 | 1);
-        let twice = fold(once ^ self.seed[1], self.seed[0] ^ 0xd1b5_4a32_d192_ed03 | 1);
+        let [(first_xor, first_by), (second_xor, second_by)] = self.rounds;
+        let once = fold(key ^ first_xor, first_by);
+        let twice = fold(once ^ second_xor, second_by);
         let first = low(twice) & self.mask;
         let second = first ^ (low(twice >> 32) | 1) & self.mask;
         (first, second)

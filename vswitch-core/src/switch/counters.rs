@@ -124,3 +124,32 @@ impl Counters {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_add_up_whatever_ports_each_has_room_for() {
+        let [a, b] = [1, 5].map(|number| PortId::new(number).unwrap());
+        let (mut one, mut other) = (Counters::default(), Counters::default());
+        one.grow(2);
+        other.grow(6);
+        one.received(a, 60);
+        other.received(a, 40);
+        other.sent(b, 3, 300);
+        other.drop(Some(b), DropReason::TxFull, 2);
+        one.drop(None, DropReason::UnknownPeer, 1);
+        // A port that it has no room for: counted, not lost.
+        one.drop(Some(b), DropReason::TxFull, 1);
+        one.add(&other);
+        assert_eq!((one.port(a).rx_frames, one.port(a).rx_bytes), (2, 100));
+        assert_eq!((one.port(b).tx_frames, one.port(b).tx_bytes), (3, 300));
+        assert_eq!(one.port(b).dropped[DropReason::TxFull.index()], 2);
+        assert_eq!(one.no_port[DropReason::TxFull.index()], 1);
+        assert_eq!(one.no_port[DropReason::UnknownPeer.index()], 1);
+        one.reset_port(b);
+        assert_eq!(one.port(b), PortCounters::default());
+        assert_eq!(one.port(PortId::new(99).unwrap()), PortCounters::default());
+    }
+}

@@ -76,7 +76,7 @@ impl Dress {
 }
 
 /// Whether and how `frame`, which came in by `port`, enters the bridge.
-#[inline]
+#[inline(always)]
 pub(crate) fn admit(port: &Port, vlan_limit: u8, frame: &[u8]) -> Result<Admitted, DropReason> {
     let first = tag_at(frame, ADDRESSES_LEN);
     let vid = first.map_or(0, Tag::vid);
@@ -136,7 +136,7 @@ pub(crate) fn admit(port: &Port, vlan_limit: u8, frame: &[u8]) -> Result<Admitte
 
 /// In which dress an admitted frame leaves by `port`, or why it does not. `vni` is the name of its segment on
 /// the underlay, `bytes` the Ethernet frame as it arrived.
-#[inline]
+#[inline(always)]
 pub(crate) fn dress(
     port: &Port,
     vni: Option<Vni>,
@@ -208,5 +208,122 @@ fn dress_for_tunnel(
             let tag = shown.then(|| Tag::new(TPID_CTAG, frame.priority, 0));
             Ok(Dress { vni, ..frame.wear(tag, true) })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::port::{PortId, VlanSet};
+    use crate::wire::vlan::TPID_STAG;
+    use alloc::vec::Vec;
+
+    fn port(attachment: Attachment, shows: PriorityTags) -> Port {
+        let mut port = Port::new(PortId::new(1).unwrap(), attachment);
+        port.priority_tags = shows;
+        port
+    }
+
+    fn ten() -> Vlan {
+        Vlan::new(10).unwrap()
+    }
+
+    fn tag(tpid: u16, vid: u16, pcp: u8, dei: bool) -> Tag {
+        Tag::new(tpid, Priority::new(pcp, dei).unwrap(), vid)
+    }
+
+    fn frame(tags: &[Tag]) -> Vec<u8> {
+        let mut bytes = alloc::vec![2; 12];
+        tags.iter().for_each(|tag| bytes.extend(tag.bytes()));
+        bytes.extend([0x88, 0xb5, 1, 2, 3]);
+        bytes
+    }
+
+    /// What leaves by `to` of a frame that came in by `from` with these tags: its tags.
+    fn leaves(from: &Port, to: &Port, tags: &[Tag]) -> Option<Vec<Tag>> {
+        let bytes = frame(tags);
+        let dress = dress(to, None, &admit(from, 1, &bytes).ok()?, &bytes).ok()?;
+        let mut out = Vec::new();
+        if dress.from > 0 {
+            out.extend_from_slice(&bytes[..12]);
+            dress.tag.iter().for_each(|tag| out.extend(tag.bytes()));
+        }
+        out.extend_from_slice(&bytes[dress.from..]);
+        let grown = isize::try_from(out.len()).unwrap() - isize::try_from(bytes.len()).unwrap();
+        assert_eq!(isize::try_from(dress.growth()).unwrap(), grown);
+        let mut read = Vec::new();
+        while let Some(tag) = tag_at(&out, 12 + 4 * read.len()) {
+            read.push(tag);
+        }
+        Some(read)
+    }
+
+    /// IEEE 802.1Q §6.9.3: four bits survive every translation that leaves a tag to hold them.
+    #[test]
+    fn pcp_and_dei_survive_every_translation() {
+        let every = || VlanSet::all();
+        let no = |attachment| port(attachment, PriorityTags::No);
+        let trunk = no(Attachment::trunk_all());
+        let tagged = no(Attachment::native(ten(), true, every()));
+        let untagged = no(Attachment::native(ten(), false, every()));
+        let access = no(Attachment::Access(ten()));
+        let shows = port(Attachment::Access(ten()), PriorityTags::IfNonzero);
+        let native_shows = port(Attachment::native(ten(), false, every()), PriorityTags::Always);
+        for pcp in 0..8 {
+            for dei in [false, true] {
+                for tpid in [TPID_CTAG, TPID_STAG] {
+                    let own = tag(tpid, 10, pcp, dei);
+                    let zero = tag(tpid, 0, pcp, dei);
+                    let shown = tag(TPID_CTAG, 0, pcp, dei);
+                    for trunk in [&trunk, &tagged] {
+                        assert_eq!(leaves(trunk, trunk, &[own]), Some(alloc::vec![own]));
+                        assert_eq!(leaves(&access, trunk, &[zero]), Some(alloc::vec![own]));
+                        assert_eq!(leaves(&untagged, trunk, &[zero]), Some(alloc::vec![own]));
+                    }
+                    assert_eq!(leaves(&trunk, &access, &[own]), Some(alloc::vec![]));
+                    let priority = if shown.tci == 0 { alloc::vec![] } else { alloc::vec![shown] };
+                    assert_eq!(leaves(&trunk, &shows, &[own]), Some(priority.clone()));
+                    assert_eq!(leaves(&trunk, &native_shows, &[own]), Some(priority));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_port_may_not_bring_is_refused_by_name() {
+        let one: VlanSet = [ten()].into_iter().collect();
+        let access = Attachment::Access(ten());
+        let trunk = Attachment::Trunk { vlans: one.clone(), native: None };
+        let customer = Attachment::dot1q_tunnel(ten(), Some(one));
+        let t = |vid| tag(TPID_CTAG, vid, 0, false);
+        for (attachment, tags, reason) in [
+            (&access, &[t(10)][..], DropReason::VlanTaggedOnAccess),
+            (&access, &[t(4095)], DropReason::VlanReserved),
+            (&trunk, &[], DropReason::VlanNotTrunked),
+            (&trunk, &[t(11)], DropReason::VlanNotTrunked),
+            (&customer, &[t(11)], DropReason::CvlanNotAllowed),
+            (&customer, &[], DropReason::CvlanNotAllowed),
+        ] {
+            let port = port(attachment.clone(), PriorityTags::No);
+            assert_eq!(admit(&port, 1, &frame(tags)), Err(reason), "{attachment:?} {tags:?}");
+        }
+        let port = port(Attachment::trunk_all(), PriorityTags::No);
+        let cut = &frame(&[t(10)])[..17];
+        assert_eq!(admit(&port, 1, cut), Err(DropReason::VlanTruncated));
+    }
+
+    #[test]
+    fn any_depth_of_inner_tags_is_carried_untouched() {
+        let inner: Vec<Tag> = (1..40).map(|vid| tag(TPID_STAG, vid, 5, true)).collect();
+        let own = tag(TPID_CTAG, 10, 1, false);
+        let trunk = port(Attachment::trunk_all(), PriorityTags::No);
+        let access = port(Attachment::Access(ten()), PriorityTags::No);
+        let customer = port(Attachment::dot1q_tunnel(ten(), None), PriorityTags::No);
+        let tags = [&[own][..], &inner].concat();
+        assert_eq!(leaves(&trunk, &trunk, &tags), Some(tags.clone()));
+        assert_eq!(leaves(&trunk, &access, &tags), Some(inner.clone()));
+        assert_eq!(leaves(&trunk, &customer, &tags), Some(inner.clone()));
+        let service = tag(TPID_STAG, 10, 0, false);
+        assert_eq!(leaves(&customer, &trunk, &inner), Some([&[service][..], &inner].concat()));
     }
 }

@@ -3,7 +3,7 @@
 //! It holds nothing that can change a table, a counter or a queue.
 
 use super::dress::Dress;
-use super::{Sink, Topology, journey, write_head};
+use super::{Sink, Tables, journey, write_head};
 use crate::frame::{Arrival, MAX_HEAD_LEN};
 use crate::mac_table::{Learned, MacTable, Refused};
 use crate::offload::Offload;
@@ -191,15 +191,9 @@ struct Writing<'a> {
     outputs: Vec<Output>,
 }
 
-pub(super) fn explain(
-    topology: &Topology,
-    macs: &MacTable,
-    now: Instant,
-    arrival: Arrival,
-    bytes: &[u8],
-) -> Explanation {
-    let mut sink = Writing { macs, now, steps: Vec::new(), outputs: Vec::new() };
-    let verdict = journey(topology, macs, now, arrival, Offload::NONE, bytes, &mut sink);
+pub(super) fn explain(tables: &Tables<'_>, arrival: Arrival, bytes: &[u8]) -> Explanation {
+    let mut sink = Writing { macs: tables.macs, now: tables.now, steps: Vec::new(), outputs: Vec::new() };
+    let verdict = journey(tables, &arrival, &Offload::NONE, bytes, &mut sink);
     Explanation { steps: sink.steps, verdict, outputs: sink.outputs }
 }
 

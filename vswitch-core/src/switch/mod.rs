@@ -25,6 +25,7 @@ use crate::wire::ethernet::{self, ADDRESSES_LEN, MAX_FRAME_LEN, Mac};
 use crate::wire::{flow, vlan, vxlan};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::net::IpAddr;
 use dress::{Admitted, Dress, admit, dress};
 use topology::BridgeState;
 
@@ -119,19 +120,21 @@ impl Worker {
     /// Decides every frame of `batch` and queues what leaves in `tx`, in order; what `tx` held stays.
     pub fn forward(&mut self, now: Instant, batch: &Batch, tx: &mut TxList) {
         self.punts.clear();
-        for frame in 0..batch.len() {
-            let Some((arrival, offload)) = batch.arrival(frame) else { continue };
-            let sink = &mut Sending {
-                macs: &self.macs,
-                now,
-                counters: &mut self.counters,
-                events: &mut self.events,
-                punts: &mut self.punts,
-                tx,
-                frame,
-                heads: [None; 2],
-            };
-            journey(&self.topology, &self.macs, now, arrival, offload, batch.bytes(frame), sink);
+        let tables = &Tables { topology: &self.topology, macs: &self.macs, now };
+        let mut sink = Sending {
+            macs: &self.macs,
+            now,
+            counters: &mut self.counters,
+            events: &mut self.events,
+            punts: &mut self.punts,
+            tx,
+            frame: 0,
+            heads: [None; 2],
+        };
+        for (frame, (arrival, offload, bytes)) in batch.frames().enumerate() {
+            sink.frame = frame;
+            sink.heads = [None; 2];
+            journey(tables, arrival, offload, bytes, &mut sink);
         }
     }
 
@@ -147,7 +150,7 @@ impl Worker {
     /// What [`Self::forward`] would do with `bytes`, step by step; nothing is learned, counted or sent.
     #[must_use]
     pub fn explain(&self, now: Instant, arrival: Arrival, bytes: &[u8]) -> Explanation {
-        explain::explain(&self.topology, &self.macs, now, arrival, bytes)
+        explain::explain(&Tables { topology: &self.topology, macs: &self.macs, now }, arrival, bytes)
     }
 }
 
@@ -171,13 +174,19 @@ trait Sink {
     );
 }
 
+/// What decisions are made from.
+struct Tables<'a> {
+    topology: &'a Topology,
+    macs: &'a MacTable,
+    now: Instant,
+}
+
 /// A frame that has been let in.
 struct Entered<'a> {
     bridge: &'a BridgeState,
     bytes: &'a [u8],
     base: usize,
-    port: PortId,
-    group: Group,
+    port: &'a Port,
     segment: Segment,
     admitted: Admitted,
     offload: Offload,
@@ -187,92 +196,102 @@ struct Entered<'a> {
 
 #[inline]
 fn journey<S: Sink>(
-    topology: &Topology,
-    macs: &MacTable,
-    now: Instant,
-    arrival: Arrival,
-    offload: Offload,
+    tables: &Tables<'_>,
+    arrival: &Arrival,
+    offload: &Offload,
     bytes: &[u8],
     sink: &mut S,
 ) -> Verdict {
-    let entered = match ingress(topology, arrival, offload, bytes, sink) {
-        Ok(entered) => entered,
-        Err((port, reason)) => {
-            sink.drop(port, reason);
-            return Verdict::Drop(reason);
+    match *arrival {
+        Arrival::Port(id) => {
+            let Some(port) = tables.topology.port(id) else {
+                return dropped(None, DropReason::NoSuchPort, sink);
+            };
+            sink.received(id, bytes.len());
+            ingress(tables, port, None, offload, bytes, sink)
+                .unwrap_or_else(|reason| dropped(Some(id), reason, sink))
         }
-    };
-    let verdict = decide(topology, macs, now, &entered, sink);
-    match verdict {
-        Verdict::To(port) => to(topology, &entered, port, sink).unwrap_or(verdict),
-        Verdict::Flood(_) => flood(topology, &entered, sink).unwrap_or(verdict),
-        Verdict::Drop(reason) => {
-            sink.drop(Some(entered.port), reason);
-            verdict
-        }
-        Verdict::Punt(_) => verdict,
+        Arrival::Underlay { remote, .. } => from_underlay(tables, remote, offload, bytes, sink),
     }
 }
 
-/// Admission: which port, which segment, which tags, and whether at all.
-#[inline]
-fn ingress<'a, S: Sink>(
-    topology: &'a Topology,
-    arrival: Arrival,
-    offload: Offload,
-    bytes: &'a [u8],
+/// A journey that begins in a tunnel. Apart, because a frame from a port should not pay for it.
+#[inline(never)]
+fn from_underlay<S: Sink>(
+    tables: &Tables<'_>,
+    remote: IpAddr,
+    offload: &Offload,
+    bytes: &[u8],
     sink: &mut S,
-) -> Result<Entered<'a>, (Option<PortId>, DropReason)> {
-    let (port, base, segment) = match arrival {
-        Arrival::Port(id) => {
-            let port = topology.port(id).ok_or((None, DropReason::NoSuchPort))?;
-            sink.received(id, bytes.len());
-            (port, 0, None)
-        }
-        Arrival::Underlay { remote, .. } => {
-            let port = topology.peer(remote.to_canonical()).ok_or((None, DropReason::UnknownPeer))?;
-            sink.received(port.id, bytes.len().saturating_sub(vxlan::HEADER_LEN));
-            let segment = decapsulate(topology, port, bytes).map_err(|reason| (Some(port.id), reason))?;
-            (port, vxlan::HEADER_LEN, Some(segment))
-        }
+) -> Verdict {
+    let Some(port) = tables.topology.peer(remote.to_canonical()) else {
+        return dropped(None, DropReason::UnknownPeer, sink);
     };
+    sink.received(port.id, bytes.len().saturating_sub(vxlan::HEADER_LEN));
+    decapsulate(tables.topology, port, bytes)
+        .and_then(|segment| ingress(tables, port, Some(segment), offload, bytes, sink))
+        .unwrap_or_else(|reason| dropped(Some(port.id), reason, sink))
+}
+
+fn dropped<S: Sink>(port: Option<PortId>, reason: DropReason, sink: &mut S) -> Verdict {
+    sink.drop(port, reason);
+    Verdict::Drop(reason)
+}
+
+/// Admission: which segment, which tags, and whether at all; `segment` is what a VXLAN header said. What is let
+/// in goes on from here: handed back, it would be copied for every frame.
+#[inline(always)]
+fn ingress<S: Sink>(
+    tables: &Tables<'_>,
+    port: &Port,
+    segment: Option<Segment>,
+    offload: &Offload,
+    bytes: &[u8],
+    sink: &mut S,
+) -> Result<Verdict, DropReason> {
+    let topology = tables.topology;
+    let base = if segment.is_some() { vxlan::HEADER_LEN } else { 0 };
     sink.note(Step::Arrived { port: port.id, len: bytes.len() });
     if let (Some(segment), Some(vni)) = (segment, segment.and_then(|s| topology.vni_of(s))) {
         sink.note(Step::Decapsulated { vni, segment });
     }
-    let refuse = |reason| (Some(port.id), reason);
     let frame = bytes.get(base..).unwrap_or_default();
     if frame.len() > MAX_FRAME_LEN {
-        return Err(refuse(DropReason::LongFrame));
+        return Err(DropReason::LongFrame);
     }
-    let (dst, src) = ethernet::addresses(frame).ok_or_else(|| refuse(DropReason::ShortFrame))?;
+    let (dst, src) = ethernet::addresses(frame).ok_or(DropReason::ShortFrame)?;
     sink.note(Step::Addresses { dst, src, tag: vlan::tag_at(frame, ADDRESSES_LEN) });
     let number = segment.map_or(port.bridge, Segment::bridge);
-    let bridge = topology.bridge(number).ok_or_else(|| refuse(DropReason::NoSuchPort))?;
-    let mut admitted = admit(port, bridge.config.vlan_limit, frame).map_err(refuse)?;
+    let bridge = topology.bridge(number).ok_or(DropReason::NoSuchPort)?;
+    let mut admitted = admit(port, bridge.config.vlan_limit, frame)?;
     if let Some(segment) = segment {
         admitted.vlan = segment.vlan();
     }
-    let segment = Segment::new(number, admitted.vlan).ok_or_else(|| refuse(DropReason::NoSuchPort))?;
+    let segment = Segment::new(number, admitted.vlan).ok_or(DropReason::NoSuchPort)?;
     sink.note(Step::Admitted { port: port.id, segment, priority: admitted.priority });
     //= IEEE 802.1Q §8.6.3: reserved addresses are not forwarded.
     if dst.is_reserved_group() && !bridge.config.forward_bpdu {
-        return Err(refuse(DropReason::ReservedGroup));
+        return Err(DropReason::ReservedGroup);
     }
-    let offload =
-        arrived_offload(arrival, port, offload, frame).ok_or_else(|| refuse(DropReason::BadOffload))?;
-    Ok(Entered {
-        bridge,
-        bytes,
-        base,
-        port: port.id,
-        group: port.group,
-        segment,
-        admitted,
-        offload,
-        dst,
-        src,
-    })
+    let offload = if base == 0 {
+        *offload
+    } else {
+        inner_offload(port, offload, frame).ok_or(DropReason::BadOffload)?
+    };
+    let entered = Entered { bridge, bytes, base, port, segment, admitted, offload, dst, src };
+    Ok(pass(tables, &entered, sink))
+}
+
+/// From the decision to the ports.
+#[inline(always)]
+fn pass<S: Sink>(tables: &Tables<'_>, frame: &Entered<'_>, sink: &mut S) -> Verdict {
+    let verdict = decide(tables, frame, sink);
+    match verdict {
+        Verdict::To(port) => to(tables.topology, frame, port, sink).unwrap_or(verdict),
+        Verdict::Flood(_) => flood(tables.topology, frame, sink).unwrap_or(verdict),
+        Verdict::Drop(reason) => dropped(Some(frame.port.id), reason, sink),
+        Verdict::Punt(_) => verdict,
+    }
 }
 
 /// The VXLAN header's rules: which segment the datagram is for, or why it is refused.
@@ -292,18 +311,15 @@ fn decapsulate(topology: &Topology, port: &Port, datagram: &[u8]) -> Result<Segm
     }
 }
 
-/// What the frame owes, counted from its own first byte.
-fn arrived_offload(arrival: Arrival, port: &Port, offload: Offload, frame: &[u8]) -> Option<Offload> {
-    match arrival {
-        Arrival::Port(_) => Some(offload),
-        Arrival::Underlay { remote, .. } if offload.is_none() => {
-            // A Linux peer may have left the checksum to a wire that was not there, and the cutting as well.
-            let checksum = partial_checksum(frame);
-            let gso = checksum.and_then(|_| uncut(frame, room(port.mtu, remote.to_canonical().is_ipv6())));
-            Some(Offload { checksum, gso })
-        }
-        Arrival::Underlay { .. } => offload.shifted(-8),
+/// What a frame out of a tunnel owes, counted from its own first byte.
+fn inner_offload(port: &Port, offload: &Offload, frame: &[u8]) -> Option<Offload> {
+    if !offload.is_none() {
+        return offload.shifted(-8);
     }
+    // A Linux peer may have left the checksum to a wire that was not there, and the cutting as well.
+    let checksum = partial_checksum(frame);
+    let gso = checksum.and_then(|_| uncut(frame, room(port.mtu, port.tunnel()?.remote.is_ipv6())));
+    Some(Offload { checksum, gso })
 }
 
 /// The facts of a TCP superframe that its sender's kernel never cut, because no wire on the way made it: a frame
@@ -326,19 +342,13 @@ fn room(mtu: u16, ipv6: bool) -> usize {
 }
 
 /// Learns the source and looks the destination up.
-#[inline]
-fn decide<S: Sink>(
-    topology: &Topology,
-    macs: &MacTable,
-    now: Instant,
-    frame: &Entered<'_>,
-    sink: &mut S,
-) -> Verdict {
+#[inline(always)]
+fn decide<S: Sink>(tables: &Tables<'_>, frame: &Entered<'_>, sink: &mut S) -> Verdict {
     if frame.bridge.config.flood_vlans.contains(frame.admitted.vlan) {
         sink.note(Step::FloodVlan);
         return Verdict::Flood(frame.segment);
     }
-    let learned = sink.learn(frame.segment, frame.src, frame.port);
+    let learned = sink.learn(frame.segment, frame.src, frame.port.id);
     sink.note(Step::Learned(learned));
     if frame.dst.is_group() {
         sink.note(Step::Group);
@@ -346,15 +356,15 @@ fn decide<S: Sink>(
     }
     let found = if frame.dst == frame.src && !matches!(learned, Learned::Refused(_)) {
         // Said apart, because `explain` has not really learned it.
-        Some(frame.port)
+        Some(frame.port.id)
     } else {
-        macs.lookup(now, frame.segment, frame.dst)
+        tables.macs.lookup(tables.now, frame.segment, frame.dst)
     };
     sink.note(Step::LookedUp(found));
     match found {
-        Some(port) if port == frame.port => Verdict::Drop(DropReason::SamePort),
-        Some(port) => match topology.port(port) {
-            Some(to) if to.group == frame.group && to.group != Group::NONE => {
+        Some(port) if port == frame.port.id => Verdict::Drop(DropReason::SamePort),
+        Some(port) => match tables.topology.port(port) {
+            Some(to) if to.group == frame.port.group && to.group != Group::NONE => {
                 Verdict::Drop(DropReason::SplitHorizon)
             }
             Some(_) => Verdict::To(port),
@@ -366,7 +376,7 @@ fn decide<S: Sink>(
 }
 
 /// Leaves by one port. `Some` where that came to nothing.
-#[inline]
+#[inline(always)]
 fn to<S: Sink>(topology: &Topology, frame: &Entered<'_>, port: PortId, sink: &mut S) -> Option<Verdict> {
     let port = topology.port(port)?;
     match egress(port, frame, sink) {
@@ -377,20 +387,21 @@ fn to<S: Sink>(topology: &Topology, frame: &Entered<'_>, port: PortId, sink: &mu
         }
         Err(Refusal::TooBig(why)) => {
             sink.drop(Some(port.id), DropReason::TooBig);
-            sink.punt(frame.port, frame.base, why);
+            sink.punt(frame.port.id, frame.base, why);
             Some(Verdict::Punt(why))
         }
     }
 }
 
 /// Leaves by every port of the segment but its own and its group's. `Some` when nobody heard.
+#[inline(never)]
 fn flood<S: Sink>(topology: &Topology, frame: &Entered<'_>, sink: &mut S) -> Option<Verdict> {
     let (mut heard, mut horizon, mut too_big) = (false, false, None);
     for port in topology.listeners(frame.segment) {
-        if port.id == frame.port {
+        if port.id == frame.port.id {
             continue;
         }
-        if port.group == frame.group && port.group != Group::NONE {
+        if port.group == frame.port.group && port.group != Group::NONE {
             horizon = true;
             continue;
         }
@@ -406,7 +417,7 @@ fn flood<S: Sink>(topology: &Topology, frame: &Entered<'_>, sink: &mut S) -> Opt
     }
     if let Some(why) = too_big {
         if !frame.dst.is_group() {
-            sink.punt(frame.port, frame.base, why);
+            sink.punt(frame.port.id, frame.base, why);
         }
         return (!heard).then_some(Verdict::Drop(DropReason::TooBig));
     }
@@ -414,7 +425,7 @@ fn flood<S: Sink>(topology: &Topology, frame: &Entered<'_>, sink: &mut S) -> Opt
         return None;
     }
     let reason = if horizon { DropReason::SplitHorizon } else { DropReason::NoEgress };
-    sink.drop(Some(frame.port), reason);
+    sink.drop(Some(frame.port.id), reason);
     Some(Verdict::Drop(reason))
 }
 
@@ -423,7 +434,7 @@ enum Refusal {
     TooBig(Why),
 }
 
-#[inline]
+#[inline(always)]
 fn egress<S: Sink>(port: &Port, frame: &Entered<'_>, sink: &mut S) -> Result<(), Refusal> {
     let inner = frame.bytes.get(frame.base..).unwrap_or_default();
     let tunnel = port.tunnel();

@@ -247,3 +247,102 @@ impl BridgeState {
         Arc::get_mut(slot).expect("made a line above, or found unshared")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+    use alloc::vec;
+
+    fn id(number: u32) -> PortId {
+        PortId::new(number).unwrap()
+    }
+
+    fn vlan(number: u16) -> Vlan {
+        Vlan::new(number).unwrap()
+    }
+
+    fn vni(number: u32) -> Vni {
+        Vni::new(number).unwrap()
+    }
+
+    fn access(number: u32, tag: u16) -> Port {
+        Port::new(id(number), Attachment::Access(vlan(tag)))
+    }
+
+    fn peer(number: u32, last: u8) -> Port {
+        Port::peer(id(number), IpAddr::from([192, 0, 2, last]), 4789, 1500)
+    }
+
+    fn with_vnis(vnis: [(Vlan, Vni); 2]) -> Bridge {
+        Bridge { vnis: vnis.into(), ..Bridge::default() }
+    }
+
+    fn hears(topology: &Topology, tag: u16) -> Vec<u32> {
+        let segment = Segment::new(0, vlan(tag)).unwrap();
+        let mut all: Vec<u32> = topology.listeners(segment).map(|port| port.id.get()).collect();
+        all.sort_unstable();
+        all
+    }
+
+    #[test]
+    fn two_things_of_one_name_are_refused_with_the_name() {
+        let twice = with_vnis([(vlan(1), vni(5)), (vlan(2), vni(5))]);
+        let mut elsewhere = access(1, 10);
+        elsewhere.bridge = 1;
+        let one = || vec![Bridge::default()];
+        let cases = [
+            (Topology::new(one(), [access(1, 1), access(1, 2)]), "two ports have the number 1"),
+            (Topology::new(one(), [peer(1, 7), peer(2, 7)]), "two tunnels go to 192.0.2.7"),
+            (Topology::new(vec![twice], []), "two segments have VNI 5"),
+            (Topology::new(one(), [elsewhere]), "port 1 is in bridge 1, which does not exist"),
+            (Topology::new(vec![Bridge::default(); 17], []), "17 bridges; 16 are allowed"),
+        ];
+        for (topology, text) in cases {
+            assert_eq!(topology.unwrap_err().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_flood_is_heard_by_members_trunks_and_the_peers_of_its_vni() {
+        let bridge = with_vnis([(vlan(10), vni(10)), (vlan(20), vni(20))]);
+        let mut some = peer(8, 8);
+        if let Attachment::Tunnel(tunnel) = &mut some.attachment {
+            // A VNI named twice, and one that no segment has.
+            tunnel.carries = Carries::PerVni(Some(vec![vni(20), vni(20), vni(99)]));
+        }
+        let trunk = Attachment::Trunk { vlans: [0, 10].map(vlan).into_iter().collect(), native: None };
+        let ports = [
+            access(1, 10),
+            access(2, 20),
+            Port::new(id(3), Attachment::trunk_all()),
+            Port::new(id(4), trunk),
+            Port::new(id(5), Attachment::native(vlan(20), false, VlanSet::all())),
+            Port::new(id(6), Attachment::dot1q_tunnel(vlan(10), None)),
+            peer(7, 7),
+            some,
+        ];
+        let topology = Topology::new(vec![bridge], ports).unwrap();
+        assert_eq!(hears(&topology, 0), [3, 4]);
+        assert_eq!(hears(&topology, 10), [1, 3, 4, 5, 6, 7]);
+        assert_eq!(hears(&topology, 20), [2, 3, 5, 7, 8]);
+        assert_eq!(hears(&topology, 30), [3, 5]);
+        assert_eq!(topology.port_numbers(), 9);
+        assert_eq!(topology.ports().count(), 8);
+        assert_eq!(topology.peer(IpAddr::from([192, 0, 2, 8])).map(|port| port.id), Some(id(8)));
+        assert_eq!(topology.segment_of(vni(20)), Segment::new(0, vlan(20)));
+        assert_eq!(topology.vni_of(Segment::new(0, vlan(10)).unwrap()), Some(vni(10)));
+        assert_eq!(topology.vni_of(Segment::new(1, vlan(10)).unwrap()), None);
+    }
+
+    #[test]
+    fn bridges_are_worlds_apart() {
+        let mut other = access(2, 10);
+        other.bridge = 1;
+        let topology = Topology::new(vec![Bridge::default(); 2], [access(1, 10), other]).unwrap();
+        assert_eq!(hears(&topology, 10), [1]);
+        let far = Segment::new(1, vlan(10)).unwrap();
+        assert_eq!(topology.listeners(far).map(|port| port.id.get()).collect::<Vec<_>>(), [2]);
+        assert_eq!(topology.listeners(Segment::new(2, vlan(10)).unwrap()).count(), 0);
+    }
+}

@@ -20,62 +20,64 @@ pub const ETHERTYPE_ARP: u16 = 0x0806;
 pub const ETHERTYPE_IPV6: u16 = 0x86dd;
 
 /// A 48-bit MAC address (IEEE 802 §8.2).
+///
+/// Held as a number, the first wire byte most significant: what every frame asks of it is one operation then.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Mac([u8; 6]);
+pub struct Mac(u64);
 
 impl Mac {
     /// ff:ff:ff:ff:ff:ff.
-    pub const BROADCAST: Self = Self([0xff; 6]);
+    pub const BROADCAST: Self = Self((1 << 48) - 1);
 
     /// The address made of these six bytes, in wire order.
     #[must_use]
     pub const fn new(bytes: [u8; 6]) -> Self {
-        Self(bytes)
+        let b = bytes;
+        Self(u64::from_be_bytes([0, 0, b[0], b[1], b[2], b[3], b[4], b[5]]))
     }
 
     /// The low 48 bits of `value`, the first wire byte most significant.
     #[must_use]
     pub const fn from_u64(value: u64) -> Self {
-        let b = value.to_be_bytes();
-        Self([b[2], b[3], b[4], b[5], b[6], b[7]])
+        Self(value & Self::BROADCAST.0)
     }
 
     /// The address as a number below 2⁴⁸, the first wire byte most significant.
     #[must_use]
     pub const fn as_u64(self) -> u64 {
-        let b = self.0;
-        u64::from_be_bytes([0, 0, b[0], b[1], b[2], b[3], b[4], b[5]])
+        self.0
     }
 
     /// The six bytes in wire order.
     #[must_use]
     pub const fn bytes(self) -> [u8; 6] {
-        self.0
+        let b = self.0.to_be_bytes();
+        [b[2], b[3], b[4], b[5], b[6], b[7]]
     }
 
     /// Whether the group bit is set: multicast or broadcast.
     #[must_use]
     pub const fn is_group(self) -> bool {
-        self.0[0] & 1 != 0
+        self.0 >> 40 & 1 != 0
     }
 
     /// Whether all bits are zero: no station's address.
     #[must_use]
     pub const fn is_zero(self) -> bool {
-        self.as_u64() == 0
+        self.0 == 0
     }
 
     /// Whether this is one of the addresses that a bridge keeps to itself,
     /// 01-80-C2-00-00-00 … 01-80-C2-00-00-0F (IEEE 802.1Q §8.6.3, table 8-1).
     #[must_use]
     pub const fn is_reserved_group(self) -> bool {
-        self.as_u64() & 0xffff_ffff_fff0 == 0x0180_c200_0000
+        self.0 & 0xffff_ffff_fff0 == 0x0180_c200_0000
     }
 }
 
 impl fmt::Display for Mac {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let b = self.0;
+        let b = self.bytes();
         write!(f, "{:02x}:{:02x}:{:02x}:{:02x}:{:02x}:{:02x}", b[0], b[1], b[2], b[3], b[4], b[5])
     }
 }
@@ -114,19 +116,19 @@ impl FromStr for Mac {
             }
             *byte = u8::from_str_radix(part, 16).map_err(|_| ParseMacError)?;
         }
-        if parts.next().is_some() { Err(ParseMacError) } else { Ok(Self(bytes)) }
+        if parts.next().is_some() { Err(ParseMacError) } else { Ok(Self::new(bytes)) }
     }
 }
 
 /// The destination and source of `frame`; `None` when it is shorter than [`HEADER_LEN`].
+#[inline]
 #[must_use]
 pub fn addresses(frame: &[u8]) -> Option<(Mac, Mac)> {
-    if frame.len() < HEADER_LEN {
-        return None;
-    }
-    let dst = frame.get(0..6)?.try_into().ok()?;
-    let src = frame.get(6..12)?.try_into().ok()?;
-    Some((Mac(dst), Mac(src)))
+    let header = frame.first_chunk::<HEADER_LEN>()?;
+    // Each address with the two bytes behind it is a word.
+    let dst = u64::from_be_bytes(*header.first_chunk()?);
+    let src = u64::from_be_bytes(*header.last_chunk()?);
+    Some((Mac(dst >> 16), Mac(src >> 16)))
 }
 
 #[cfg(test)]
@@ -150,6 +152,18 @@ mod tests {
         ] {
             assert_eq!(bad.parse::<Mac>(), Err(ParseMacError), "{bad}");
         }
+    }
+
+    #[test]
+    fn the_addresses_are_the_first_twelve_bytes_of_a_whole_header() {
+        let frame = [0xff, 2, 3, 4, 5, 6, 0xf7, 8, 9, 10, 11, 12, 13, 14, 15];
+        let expected = (Mac::new([0xff, 2, 3, 4, 5, 6]), Mac::new([0xf7, 8, 9, 10, 11, 12]));
+        assert_eq!(addresses(&frame), Some(expected));
+        assert_eq!(addresses(&frame[..14]), Some(expected));
+        assert_eq!(addresses(&frame[..13]), None);
+        assert_eq!((expected.1.bytes(), expected.1.is_group()), ([0xf7, 8, 9, 10, 11, 12], true));
+        assert!(Mac::BROADCAST.is_group() && !Mac::new([2, 1, 1, 1, 1, 1]).is_group());
+        assert_eq!(Mac::BROADCAST.bytes(), [0xff; 6]);
     }
 
     #[test]

@@ -49,7 +49,7 @@ pub(super) fn become_daemon(request: &Request) -> anyhow::Result<()> {
     drop(namespace);
     netns::unshare(Kinds { mount: true, ..Kinds::default() })?;
     for at in ["/run", "/var/lib"] {
-        cover(Path::new(at)).with_context(|| format!("covering {at}"))?;
+        cover(Path::new(at), &[netns::DIRECTORY, SHARED]).with_context(|| format!("covering {at}"))?;
     }
     process::end_with(request.parent)?;
     let error = Command::new(std::env::current_exe()?)

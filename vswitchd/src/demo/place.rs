@@ -14,7 +14,7 @@ use std::io::{self, ErrorKind};
 use std::net::IpAddr;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// What the nodes share: the configuration file, and the sockets on which they say that they are ready.
 pub(super) const SHARED: &str = "/run/demo";
@@ -46,7 +46,7 @@ pub(super) fn isolate() -> anyhow::Result<Private> {
         own_user = true;
         netns::unshare(Kinds { user: true, ..kinds })
     });
-    left.and_then(|()| cover(Path::new("/run"))).map_err(|error| match error.kind() {
+    left.and_then(|()| cover(Path::new("/run"), &[])).map_err(|error| match error.kind() {
         ErrorKind::PermissionDenied if own_user => anyhow!(
             "private namespaces are refused here: run the demo as root, or allow user namespaces \
              (sysctl -w kernel.unprivileged_userns_clone=1 kernel.apparmor_restrict_unprivileged_userns=0, \
@@ -76,23 +76,18 @@ fn no_tun(error: &io::Error) -> anyhow::Error {
     }
 }
 
-/// Covers /run or /var/lib with an empty file system in memory. What of it is needed still shows through: the pods'
-/// namespaces, what the nodes share, and this program, should it live there.
-pub(super) fn cover(at: &Path) -> io::Result<()> {
+/// Covers the directory `at` with an empty file system in memory. Those of the directories `kept` that are in it still
+/// show through, and this program, should it live there.
+pub(super) fn cover(at: &Path, kept: &[&str]) -> io::Result<()> {
     let program = std::env::current_exe()?;
-    let kept = [Some(Path::new(netns::DIRECTORY)), Some(Path::new(SHARED)), program.parent()];
-    let mut shown: Vec<(PathBuf, File)> = Vec::new();
-    for path in kept.into_iter().flatten().filter(|path| path.starts_with(at)) {
-        // Somebody else's namespaces are none of ours: before we made these, there is nothing to keep.
-        if Some(path) != program.parent() && !Path::new(FILE).exists() {
-            continue;
-        }
-        shown.push((path.to_owned(), File::options().read(true).custom_flags(libc::O_PATH).open(path)?));
+    let mut shown = Vec::new();
+    for path in kept.iter().map(Path::new).chain(program.parent()).filter(|path| path.starts_with(at)) {
+        shown.push((path, File::options().read(true).custom_flags(libc::O_PATH).open(path)?));
     }
     netns::mount_tmpfs(at)?;
     for (path, file) in shown {
-        fs::create_dir_all(&path)?;
-        netns::mount_again(Path::new(&format!("/proc/self/fd/{}", file.as_raw_fd())), &path)?;
+        fs::create_dir_all(path)?;
+        netns::mount_again(Path::new(&format!("/proc/self/fd/{}", file.as_raw_fd())), path)?;
     }
     Ok(())
 }

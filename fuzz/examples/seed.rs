@@ -1,0 +1,62 @@
+//! Seeds the corpora: every captured frame of ../shared/pcaps (or $VSWITCH_SHARED) to the targets that eat frames,
+//! every VXLAN datagram among them to the one that eats datagrams, every file of configs/ to the one that eats files.
+//! Run from anywhere: `cargo run -p vswitch-fuzz --example seed`. Running it again changes nothing.
+//!
+//! Not here: crash files, which the tests replay from where they are kept.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
+use vswitch_core::Vni;
+use vswitch_core::wire::{ip, vxlan};
+use vswitch_tests::pcap;
+
+/// The largest seed: longer ones make a fuzzer slow and are never needed.
+const MAX_LEN: usize = 4096;
+
+fn main() -> io::Result<()> {
+    let home = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut frames = BTreeSet::new();
+    if let Some(shared) = pcap::shared_dir() {
+        for file in pcap::files(&shared.join("pcaps")) {
+            frames.extend(pcap::read_file(&file).records.into_iter().map(|record| record.bytes));
+        }
+    }
+    frames.retain(|frame| frame.len() <= MAX_LEN);
+    let vni = Vni::new(10_010).expect("10010 is a VNI");
+    let mut datagrams = BTreeSet::new();
+    for frame in &frames {
+        datagrams.insert([&vxlan::header(vni)[..], frame].concat());
+        datagrams.extend(vxlan_payload(frame).map(<[u8]>::to_vec));
+    }
+    let mut files = BTreeSet::new();
+    for entry in std::fs::read_dir(home.join("../configs"))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            files.insert(std::fs::read(path)?);
+        }
+    }
+    for target in ["switch", "cut_merge"] {
+        seed(home, target, &frames)?;
+    }
+    seed(home, "vxlan", &datagrams)?;
+    seed(home, "config", &files)
+}
+
+/// What a UDP datagram to port 4789 carries.
+fn vxlan_payload(frame: &[u8]) -> Option<&[u8]> {
+    let ip = ip::find(frame)?;
+    let payload = ip.payload();
+    let to_vxlan = ip.udp().is_some() && payload.get(2..4) == Some(&4789_u16.to_be_bytes());
+    payload.get(8..).filter(|_| to_vxlan)
+}
+
+fn seed(home: &Path, target: &str, seeds: &BTreeSet<Vec<u8>>) -> io::Result<()> {
+    let directory = home.join("corpus").join(target);
+    std::fs::create_dir_all(&directory)?;
+    for (number, bytes) in seeds.iter().enumerate() {
+        std::fs::write(directory.join(format!("seed-{number:05}")), bytes)?;
+    }
+    println!("{}: {} seeds", directory.display(), seeds.len());
+    Ok(())
+}

@@ -1,1 +1,0 @@
-//! See fuzz_targets.
