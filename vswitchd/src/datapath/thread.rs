@@ -98,6 +98,8 @@ pub(super) struct Thread {
     scratch: Scratch,
     /// Sources that may have something, each once.
     ready: VecDeque<Source>,
+    /// Links whose end the control thread does not know of yet.
+    gone: Vec<Arc<PortLink>>,
     load: Load,
 }
 
@@ -114,6 +116,7 @@ impl Thread {
             tx: TxList::new(),
             scratch: Scratch::default(),
             ready: VecDeque::new(),
+            gone: Vec::new(),
             load: Load::default(),
         }
     }
@@ -153,6 +156,7 @@ impl Thread {
     }
 
     fn tick(&mut self, now: Instant) {
+        self.tell_gone();
         let Some(worker) = &mut self.worker else { return };
         worker.tick(now);
         // What a socket lost after the last datagram that was read, no datagram tells.
@@ -276,15 +280,24 @@ impl Thread {
     }
 
     /// The thing behind a port's link is gone: stop listening to it and say so.
-    fn lose(&self, port: PortId) {
-        if let Some(link) = self.setup.link(port) {
-            if link.worker == self.number {
-                self.unwatch(link.link.fd());
-            }
-            // The control thread takes these all day; should its queue be full, the next frame says it again.
-            let _ = self.outlets.events.try_send(Event::Gone(Arc::clone(link)));
-            (self.outlets.wake_control)();
+    fn lose(&mut self, port: PortId) {
+        let Some(link) = self.setup.link(port).cloned() else { return };
+        if link.worker == self.number {
+            self.unwatch(link.link.fd());
         }
+        if !self.gone.iter().any(|told| Arc::ptr_eq(told, &link)) {
+            self.gone.push(link);
+        }
+        self.tell_gone();
+    }
+
+    /// Tells the control thread of links that are gone; what its queue has no room for is told at the next tick.
+    fn tell_gone(&mut self) {
+        if self.gone.is_empty() {
+            return;
+        }
+        self.gone.retain(|link| self.outlets.events.try_send(Event::Gone(Arc::clone(link))).is_err());
+        (self.outlets.wake_control)();
     }
 
     /// Carries out one command; `false` to stop.
