@@ -92,14 +92,14 @@ pub fn share(took: Duration, part: u64, whole: u64) -> Duration {
 pub type Runner<'a> = (&'a str, Box<dyn FnMut() -> f64 + 'a>);
 
 /// Lets all run in turn, `laps` times, and prints the median time of one thing for each and how that compares to
-/// the first: noise that comes and goes strikes everybody alike.
+/// the first: noise that comes and goes strikes everybody alike. A lap that is not a number does not count.
 pub fn race(title: &str, laps: usize, runners: &mut [Runner<'_>]) {
     let mut times = vec![Vec::with_capacity(laps); runners.len()];
     // The first lap warms up.
     for lap in 0..=laps {
         for ((_, run), times) in runners.iter_mut().zip(&mut times) {
             let took = run();
-            if lap > 0 {
+            if lap > 0 && !took.is_nan() {
                 times.push(took);
             }
         }
@@ -109,7 +109,11 @@ pub fn race(title: &str, laps: usize, runners: &mut [Runner<'_>]) {
     for ((name, _), mut times) in runners.iter().zip(times) {
         let median = middle(&mut times);
         let base = *first.get_or_insert(median);
-        println!("    {name:<32}{median:>9.1} ns   × {:.2}", median / base);
+        match (times.is_empty(), base > 0.0) {
+            (true, _) => println!("    {name:<32}        – (never ran undisturbed)"),
+            (_, true) => println!("    {name:<32}{median:>9.1} ns   × {:.2}", median / base),
+            _ => println!("    {name:<32}{median:>9.1} ns"),
+        }
     }
 }
 
