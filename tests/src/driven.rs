@@ -153,7 +153,8 @@ impl Driven {
                     .ports()
                     .any(|port| now.port(port.id).dropped[at] > before.port(port.id).dropped[at])
         };
-        DropReason::ALL.iter().copied().find(rose)
+        // Where peers died of several reasons, the verdict names the one that a sender can do something about.
+        [DropReason::TooBig].iter().chain(DropReason::ALL).copied().find(rose)
     }
 
     /// Every drop of the story is one on a counter, and no other.

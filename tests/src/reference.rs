@@ -282,6 +282,7 @@ impl Reference {
                 }
                 Ok(bytes) => sent.push((to.id, bytes)),
                 Err(DropReason::TooBig) => reason = DropReason::TooBig,
+                Err(DropReason::InnerVlan) if reason != DropReason::TooBig => reason = DropReason::InnerVlan,
                 Err(_) => {}
             }
         }

@@ -1,5 +1,6 @@
 //! The daemon's process: arguments in, exit code out. All it does is in the library beside it.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use vswitchd::config::{Config, ConfigErrors};
@@ -22,6 +23,7 @@ vswitchd: a virtual switch for container hosts
   --log-level LEVEL  error, warn, info (default) or debug
 Exit codes: 0 good, 64 wrong usage, 78 bad configuration, 1 anything else. vswitchctl talks to a running vswitchd.";
 
+const VERSION: &str = concat!("vswitchd ", env!("CARGO_PKG_VERSION"));
 const EX_USAGE: u8 = 64;
 const EX_CONFIG: u8 = 78;
 
@@ -33,19 +35,16 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let command = match parse(lexopt::Parser::from_env()) {
-        Ok(command) => command,
-        Err(error) => {
-            eprintln!("vswitchd: {error}; vswitchd --help shows the usage");
-            return ExitCode::from(EX_USAGE);
-        }
+    let wrong = |error: &lexopt::Error| eprintln!("vswitchd: {error}; vswitchd --help shows the usage");
+    let Ok(command) = parse(lexopt::Parser::from_env()).inspect_err(wrong) else {
+        return ExitCode::from(EX_USAGE);
     };
     let done = match command {
         Command::Run(options) => daemon::run(&options),
         Command::Check(file) => check(&file),
         Command::Demo { keep } => demo::run(keep),
         Command::Print(text) => {
-            println!("{text}");
+            say([text]);
             Ok(())
         }
     };
@@ -66,9 +65,7 @@ fn parse(mut arguments: lexopt::Parser) -> Result<Command, lexopt::Error> {
     while let Some(argument) = arguments.next()? {
         match argument {
             Short('h') | Long("help") => return Ok(Command::Print(USAGE.to_owned())),
-            Short('V') | Long("version") => {
-                return Ok(Command::Print(format!("vswitchd {}", env!("CARGO_PKG_VERSION"))));
-            }
+            Short('V') | Long("version") => return Ok(Command::Print(VERSION.to_owned())),
             Short('c') | Long("config") => config = Some(PathBuf::from(arguments.value()?)),
             Long("node") => node = Some(arguments.value()?.string()?),
             Long("log-level") => level = arguments.value()?.parse()?,
@@ -91,8 +88,13 @@ fn parse(mut arguments: lexopt::Parser) -> Result<Command, lexopt::Error> {
 
 fn check(file: &std::path::Path) -> anyhow::Result<()> {
     let config = Config::load(file)?;
-    config.warnings.iter().for_each(|warning| println!("warning: {warning}"));
-    daemon::missing_privileges(&config).iter().for_each(|sentence| println!("warning: {sentence}"));
-    println!("{}: good", file.display());
+    say(config.warnings.iter().map(|warning| format!("warning: {warning}")));
+    say(daemon::missing_privileges(&config).iter().map(|sentence| format!("warning: {sentence}")));
+    say([format!("{}: good", file.display())]);
     Ok(())
+}
+
+/// Prints lines; a reader who has left is no error.
+fn say(lines: impl IntoIterator<Item = String>) {
+    lines.into_iter().for_each(|line| drop(writeln!(std::io::stdout(), "{line}")));
 }

@@ -162,7 +162,14 @@ impl Holder<'_> {
         both().find(|slot| self.make_way(*slot)).or_else(|| {
             both().find(|slot| {
                 let mut behind = Slots::slots_of(self.other_bucket(*slot));
-                behind.any(|next| self.make_way(next)) && self.make_way(*slot)
+                let vacate = |next| {
+                    let void = t.is_void(next, tick);
+                    if void {
+                        self.clear(next);
+                    }
+                    void || self.make_way(next)
+                };
+                behind.any(vacate) && self.make_way(*slot)
             })
         })
     }

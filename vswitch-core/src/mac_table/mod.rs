@@ -73,6 +73,8 @@ mod order;
 mod ranks;
 mod slots;
 mod sync;
+#[cfg(loom)]
+mod tiny;
 
 use crate::port::{PortId, Segment};
 use crate::time::Instant;
@@ -194,30 +196,6 @@ impl MacTable {
             exact: limit <= order::EXACT,
         };
         Self::with_shape(&shape, ageing, seed)
-    }
-
-    /// A table of two buckets, for ports and segments 0..4: small enough to try every interleaving.
-    #[cfg(loom)]
-    #[must_use]
-    pub fn tiny(limit: u32, ageing: Duration, seed: [u64; 2]) -> Self {
-        let (ports, handles, segments, indices) = (4, 8, 4, 8);
-        Self::with_shape(
-            &Shape { limit, buckets: 2, ports, handles, segments, indices, exact: false },
-            ageing,
-            seed,
-        )
-    }
-
-    /// Displaces the entry of a key to its other bucket, if that has a vacant slot.
-    #[cfg(loom)]
-    pub fn displace(&self, segment: Segment, mac: Mac) -> bool {
-        self.hold().displace_key(segment.index(), mac.as_u64())
-    }
-
-    /// Flushes `from` and gives its index to `to`, as if all others were in use.
-    #[cfg(loom)]
-    pub fn reuse_index(&self, from: Segment, to: Segment) {
-        self.hold().reuse_index(from.index(), to.index());
     }
 
     fn with_shape(shape: &Shape, ageing: Duration, seed: [u64; 2]) -> Self {

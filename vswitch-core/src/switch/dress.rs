@@ -167,7 +167,8 @@ pub(crate) fn dress(
             let priority = if shows == PriorityTags::No { frame.priority } else { frame.arrived_priority };
             let tag =
                 Tag::new(if frame.tpid == 0 { TPID_CTAG } else { frame.tpid }, priority, frame.vlan.get());
-            // In VLAN 0 a tag is worn for its priority, or to keep a customer's tag from passing for the VLAN's.
+            // In VLAN 0 a tag is worn for its priority, or to keep a
+            // customer's tag that was read from passing for the VLAN's.
             let worn = tag.tci != 0
                 || (shows == PriorityTags::Always && frame.tpid != 0)
                 || (keep_inner && frame.customer_vid() != 0);

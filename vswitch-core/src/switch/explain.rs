@@ -133,7 +133,7 @@ impl Step {
                     f.write_str("source not learned: a static entry says otherwise")
                 }
                 Learned::Refused(Refused::Invalid) => {
-                    f.write_str("source not learned: the port does not learn")
+                    f.write_str("source not learned: a group or zero address, or the port does not learn")
                 }
             },
             Self::Group => f.write_str("destination is a group address: flooded"),

@@ -9,14 +9,15 @@
 mod counters;
 mod dress;
 mod explain;
+mod sending;
 mod topology;
 
 pub use counters::{Counters, PortCounters};
 pub use explain::{Explanation, Output, Step};
 pub use topology::{Bridge, Topology, TopologyError};
 
-use crate::frame::{Arrival, Batch, Head, MAX_HEAD_LEN, TxList, TxRange};
-use crate::mac_table::{Learned, MacTable, Refused};
+use crate::frame::{Arrival, Batch, MAX_HEAD_LEN, TxList};
+use crate::mac_table::{Learned, MacTable};
 use crate::offload::{self, Gso, GsoKind, Offload, partial_checksum};
 use crate::port::{Carries, Group, Port, PortId, Segment};
 use crate::time::Instant;
@@ -27,6 +28,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 use dress::{Admitted, Dress, admit, dress};
+use sending::Sending;
 use topology::BridgeState;
 
 /// How many buckets of the MAC table are swept while its lock is held.
@@ -147,7 +149,8 @@ impl Worker {
         }
     }
 
-    /// What [`Self::forward`] would do with `bytes`, step by step; nothing is learned, counted or sent.
+    /// What [`Self::forward`] would do with `bytes`, step by step; nothing is learned, counted or sent. One thing it
+    /// cannot tell: an entry that learning the source would push out of a full table is still found.
     #[must_use]
     pub fn explain(&self, now: Instant, arrival: Arrival, bytes: &[u8]) -> Explanation {
         explain::explain(&Tables { topology: &self.topology, macs: &self.macs, now }, arrival, bytes)
@@ -192,6 +195,13 @@ struct Entered<'a> {
     offload: Offload,
     dst: Mac,
     src: Mac,
+}
+
+impl Entered<'_> {
+    /// Where a frame that `to` would have sent is counted when it dies.
+    const fn dies_at(&self, to: &Port, reason: DropReason) -> PortId {
+        if reason.is_ingress() { self.port.id } else { to.id }
+    }
 }
 
 #[inline]
@@ -330,7 +340,9 @@ fn uncut(frame: &[u8], room: usize) -> Option<Gso> {
         return None;
     }
     let known = |kind| Some((kind, offload::header_len(frame, kind)?));
-    let (kind, header_len) = known(GsoKind::Tcp4).or_else(|| known(GsoKind::Tcp6))?;
+    let (kind, header_len) = known(GsoKind::Tcp4)
+        .or_else(|| known(GsoKind::Tcp6))
+        .filter(|(_, len)| usize::from(*len) + vlan::TAG_LEN <= offload::MAX_HEADERS_LEN)?;
     let size = room.checked_sub(usize::from(header_len)).filter(|size| *size > 0)?;
     Some(Gso { kind, size: u16::try_from(size).ok()?, header_len })
 }
@@ -379,10 +391,20 @@ fn decide<S: Sink>(tables: &Tables<'_>, frame: &Entered<'_>, sink: &mut S) -> Ve
 #[inline(always)]
 fn to<S: Sink>(topology: &Topology, frame: &Entered<'_>, port: PortId, sink: &mut S) -> Option<Verdict> {
     let port = topology.port(port)?;
-    match egress(port, frame, sink) {
+    // A flood asks the segment's listeners; here the MAC table alone has spoken.
+    let carried = match port.tunnel().map(|tunnel| &tunnel.carries) {
+        None => port.bridge == frame.segment.bridge(),
+        Some(Carries::PerVni(None)) => true,
+        Some(Carries::PerVni(Some(vnis))) => {
+            topology.vni_of(frame.segment).is_some_and(|vni| vnis.contains(&vni))
+        }
+    };
+    let left =
+        if carried { egress(port, frame, sink) } else { Err(Refusal::Drop(DropReason::VlanNotOnEgress)) };
+    match left {
         Ok(()) => None,
         Err(Refusal::Drop(reason)) => {
-            sink.drop(Some(port.id), reason);
+            sink.drop(Some(frame.dies_at(port, reason)), reason);
             Some(Verdict::Drop(reason))
         }
         Err(Refusal::TooBig(why)) => {
@@ -396,7 +418,8 @@ fn to<S: Sink>(topology: &Topology, frame: &Entered<'_>, port: PortId, sink: &mu
 /// Leaves by every port of the segment but its own and its group's. `Some` when nobody heard.
 #[inline(never)]
 fn flood<S: Sink>(topology: &Topology, frame: &Entered<'_>, sink: &mut S) -> Option<Verdict> {
-    let (mut heard, mut horizon, mut too_big) = (false, false, None);
+    let (mut heard, mut horizon) = (false, false);
+    let (mut too_big, mut refused) = (None, None);
     for port in topology.listeners(frame.segment) {
         if port.id == frame.port.id {
             continue;
@@ -407,22 +430,33 @@ fn flood<S: Sink>(topology: &Topology, frame: &Entered<'_>, sink: &mut S) -> Opt
         }
         match egress(port, frame, sink) {
             Ok(()) => heard = true,
-            // Not a listener after all: a VLAN rule that only the frame's inner tag decides.
-            Err(Refusal::Drop(reason)) => sink.note(Step::Refused { port: port.id, reason }),
-            Err(Refusal::TooBig(why)) => {
+            Err(Refusal::Drop(reason)) => {
+                sink.note(Step::Refused { port: port.id, reason });
+                // Not a listener after all, where only the frame's inner tag tells; else a death, counted once.
+                if reason != DropReason::VlanNotOnEgress {
+                    refused = Some((frame.dies_at(port, reason), reason));
+                }
+            }
+            Err(Refusal::TooBig(Why::TooBig { mtu })) => {
                 sink.drop(Some(port.id), DropReason::TooBig);
-                too_big = Some(why);
+                too_big = Some(too_big.map_or(mtu, |least: u16| least.min(mtu)));
             }
         }
     }
-    if let Some(why) = too_big {
+    if let Some((at, reason)) = refused {
+        sink.drop(Some(at), reason);
+    }
+    if let Some(mtu) = too_big {
         if !frame.dst.is_group() {
-            sink.punt(frame.port.id, frame.base, why);
+            sink.punt(frame.port.id, frame.base, Why::TooBig { mtu });
         }
         return (!heard).then_some(Verdict::Drop(DropReason::TooBig));
     }
     if heard {
         return None;
+    }
+    if let Some((_, reason)) = refused {
+        return Some(Verdict::Drop(reason));
     }
     let reason = if horizon { DropReason::SplitHorizon } else { DropReason::NoEgress };
     sink.drop(Some(frame.port.id), reason);
@@ -445,7 +479,7 @@ fn egress<S: Sink>(port: &Port, frame: &Entered<'_>, sink: &mut S) -> Result<(),
         offload = offload.shifted(dress.growth()).ok_or(Refusal::Drop(DropReason::BadOffload))?;
     }
     if let Some(tunnel) = tunnel {
-        fits(port.mtu, tunnel.remote.is_ipv6(), inner, &dress, &offload)?;
+        fits(port.mtu, tunnel.remote.to_canonical().is_ipv6(), inner, &dress, &offload)?;
         let offload = offload.shifted(8).ok_or(Refusal::Drop(DropReason::BadOffload))?;
         sink.emit(port.id, frame.bytes, frame.base, &dress, offload, flow::entropy(inner));
     } else {
@@ -456,10 +490,9 @@ fn egress<S: Sink>(port: &Port, frame: &Entered<'_>, sink: &mut S) -> Result<(),
 
 /// Whether the frame, or each frame that a superframe will be cut into, fits a path of `mtu` bytes.
 fn fits(mtu: u16, ipv6: bool, inner: &[u8], dress: &Dress, offload: &Offload) -> Result<(), Refusal> {
-    let len = match offload.gso {
-        Some(gso) => usize::from(gso.header_len) + usize::from(gso.size),
-        None => inner.len().saturating_add_signed(isize::try_from(dress.growth()).unwrap_or(0)),
-    };
+    let whole = inner.len().saturating_add_signed(isize::try_from(dress.growth()).unwrap_or(0));
+    let cut = |gso: Gso| usize::from(gso.header_len) + usize::from(gso.size);
+    let len = offload.gso.map_or(whole, |gso| whole.min(cut(gso)));
     let room = room(mtu, ipv6);
     if len <= room {
         return Ok(());
@@ -468,91 +501,6 @@ fn fits(mtu: u16, ipv6: bool, inner: &[u8], dress: &Dress, offload: &Offload) ->
         (vlan::tag_stack(inner).1 + 2).saturating_add_signed(isize::try_from(dress.growth()).unwrap_or(0));
     let mtu = room.saturating_sub(header);
     Err(Refusal::TooBig(Why::TooBig { mtu: u16::try_from(mtu).unwrap_or(u16::MAX) }))
-}
-
-/// The sink of [`Worker::forward`].
-struct Sending<'a> {
-    macs: &'a MacTable,
-    now: Instant,
-    counters: &'a mut Counters,
-    events: &'a mut Vec<StationEvent>,
-    punts: &'a mut Vec<Punt>,
-    tx: &'a mut TxList,
-    frame: usize,
-    /// Heads written for this frame already: a flood needs each dress once. First without a VXLAN header, then with.
-    heads: [Option<(Dress, Head)>; 2],
-}
-
-impl Sink for Sending<'_> {
-    #[inline]
-    fn received(&mut self, port: PortId, bytes: usize) {
-        self.counters.received(port, bytes as u64);
-    }
-
-    #[inline]
-    fn learn(&mut self, segment: Segment, mac: Mac, port: PortId) -> Learned {
-        let learned = self.macs.learn(self.now, segment, mac, port);
-        let from = match learned {
-            Learned::Same => return learned,
-            Learned::New => {
-                self.counters.learned += 1;
-                None
-            }
-            Learned::Moved { from } => {
-                self.counters.moved += 1;
-                Some(from)
-            }
-            Learned::Refused(Refused::Busy) => {
-                self.counters.learn_busy += 1;
-                return learned;
-            }
-            Learned::Refused(Refused::Full) => {
-                self.counters.learn_full += 1;
-                return learned;
-            }
-            Learned::Refused(_) => return learned,
-        };
-        if self.events.len() < EVENTS {
-            self.events.push(StationEvent { segment, mac, port, from });
-        } else {
-            self.counters.events_lost += 1;
-        }
-        learned
-    }
-
-    fn drop(&mut self, port: Option<PortId>, reason: DropReason) {
-        self.counters.drop(port, reason, 1);
-    }
-
-    fn punt(&mut self, port: PortId, from: usize, why: Why) {
-        self.punts.push(Punt { frame: self.frame, from, port, why });
-    }
-
-    fn emit(
-        &mut self,
-        port: PortId,
-        bytes: &[u8],
-        base: usize,
-        dress: &Dress,
-        offload: Offload,
-        entropy: u32,
-    ) {
-        let slot = usize::from(dress.vni.is_some());
-        let head = match self.heads[slot] {
-            _ if dress.is_as_arrived() => Head::NONE,
-            Some((written, head)) if written == *dress => head,
-            _ => {
-                let mut buffer = [0; MAX_HEAD_LEN];
-                let len = write_head(&mut buffer, bytes, base, dress);
-                let Some(head) = self.tx.head(&[&buffer[..len]]) else { return };
-                self.heads[slot] = Some((*dress, head));
-                head
-            }
-        };
-        if let Some(range) = TxRange::new(self.frame, base + dress.from, bytes.len()) {
-            self.tx.push(port, head, &[range], offload, entropy);
-        }
-    }
 }
 
 /// Writes what stands in front of the arrived bytes; returns its length, 0..=24.

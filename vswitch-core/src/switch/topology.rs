@@ -139,7 +139,7 @@ impl Topology {
             return Err(TopologyError::DuplicatePort(id));
         }
         if let Attachment::Tunnel(tunnel) = &port.attachment {
-            if self.peers.insert(tunnel.remote, id).is_some() {
+            if self.peers.insert(tunnel.remote.to_canonical(), id).is_some() {
                 return Err(TopologyError::DuplicatePeer(tunnel.remote));
             }
             match &tunnel.carries {

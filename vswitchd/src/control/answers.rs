@@ -252,7 +252,11 @@ impl Control {
                 *vlan == entry.vlan
             }
             vswitch_core::Attachment::Trunk { vlans, .. } => vlans.contains(entry.vlan),
-            vswitch_core::Attachment::Tunnel(_) => self.file.vni_of(entry.vlan).is_some(),
+            vswitch_core::Attachment::Tunnel(tunnel) => {
+                let vswitch_core::port::Carries::PerVni(shared) = &tunnel.carries;
+                let vni = self.file.vni_of(entry.vlan);
+                vni.is_some_and(|vni| shared.as_ref().is_none_or(|shared| shared.contains(&vni)))
+            }
         });
         if !carried {
             return Err(RpcError::refused(format!(

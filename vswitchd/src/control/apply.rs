@@ -15,7 +15,7 @@ use crate::link::AnyLink;
 use crate::observe::log;
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use vswitch_core::{MacTable, PortId, Segment, Vlan};
 
@@ -154,9 +154,7 @@ impl Control {
                 continue;
             };
             log::info("port added", &[("port", &name)]);
-            self.running
-                .ports
-                .insert(name, RunningPort { id, config: config.clone(), link: None, reason: None });
+            self.running.ports.insert(name, RunningPort::new(id, config.clone()));
             publish = true;
         }
         for address in plan.add_peers {
@@ -212,11 +210,9 @@ impl Control {
     fn change_port(&mut self, name: &str, config: PortConfig, touch: Touch) -> Option<PortId> {
         let settings = self.settings(&config);
         let port = self.running.ports.get_mut(name)?;
-        let old = std::mem::replace(&mut port.config, config);
-        if touch.reconfigure
-            && let Some(link) = &port.link
-        {
-            port.reason = ports::reconfigure(&link.link, &old, &port.config, settings).err();
+        port.config = config;
+        if touch.reconfigure {
+            port.reconfigure(settings);
         }
         log::info("port changed", &[("port", &name)]);
         touch.relearn.then_some(port.id)
@@ -242,6 +238,7 @@ impl Control {
                     port.link =
                         Some(Arc::new(PortLink { port: port.id, worker, link: AnyLink::Tap(opened.tap) }));
                     port.reason = opened.complaint;
+                    port.applied = port.config.clone();
                     log::info("port up", &[("port", &name)]);
                     any = true;
                 }
@@ -276,10 +273,8 @@ impl Control {
             .map(|(name, _, settings)| (name.clone(), settings))
             .collect();
         for (name, settings) in due {
-            if let Some(port) = self.running.ports.get_mut(&name)
-                && let Some(link) = &port.link
-            {
-                port.reason = ports::reconfigure(&link.link, &port.config, &port.config, settings).err();
+            if let Some(port) = self.running.ports.get_mut(&name) {
+                port.reconfigure(settings);
             }
         }
         let mtus =
@@ -313,12 +308,10 @@ impl Control {
     }
 
     /// A worker says that the interface behind a link does not exist any more.
-    pub(super) fn lost(&mut self, link: &Arc<PortLink>) -> bool {
-        let found = self
-            .running
-            .ports
-            .iter_mut()
-            .find(|(_, port)| port.link.as_ref().is_some_and(|current| Arc::ptr_eq(current, link)));
+    pub(super) fn lost(&mut self, link: &Weak<PortLink>) -> bool {
+        let found = self.running.ports.iter_mut().find(|(_, port)| {
+            port.link.as_ref().is_some_and(|current| Arc::as_ptr(current) == link.as_ptr())
+        });
         let Some((name, port)) = found else { return false };
         port.link = None;
         port.reason = Some("its interface or network namespace was deleted".to_owned());

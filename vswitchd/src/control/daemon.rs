@@ -11,7 +11,7 @@ use super::running::{PublishError, Running, RunningPort};
 use super::socket::{QUEUE_LEN, Request, Server, Serving};
 use super::state::{State, StateFile, fingerprint};
 use crate::config::{Config, ConfigErrors};
-use crate::datapath::{Event, Workers, clock};
+use crate::datapath::{Event, StuckError, Workers, clock};
 use crate::observe::{Directory, log};
 use crate::slow;
 use crate::sys::event::{Signal, Signals};
@@ -70,6 +70,8 @@ pub struct Control {
     requests: Receiver<Request>,
     next_look: Instant,
     next_tidying: Instant,
+    /// What was not as wished at the last look: kind, name, reason.
+    troubles: BTreeSet<(String, String, String)>,
 }
 
 /// Loads the file, starts everything, serves until a signal says stop.
@@ -144,6 +146,7 @@ impl Control {
             requests,
             next_look: Instant::ZERO,
             next_tidying: clock::now().after(TIDYING),
+            troubles: BTreeSet::new(),
         };
         Ok((control, slow))
     }
@@ -201,13 +204,18 @@ impl Control {
                                 &[("failed", &count), ("first", &first)],
                             );
                         }
-                        Err(error) => log::error("reload refused; nothing changed", &[("reason", &error)]),
+                        Err(error) if error.code == RpcError::BAD_CONFIG => {
+                            log::error("reload refused; nothing changed", &[("reason", &error)]);
+                        }
+                        Err(error) => log::error("reload failed", &[("reason", &error)]),
                     },
                     Signal::Terminate | Signal::Interrupt => return Ok(()),
                 }
             }
             self.take_events()?;
-            while let Ok(request) = self.requests.try_recv() {
+            // No more than one of each client: they must not keep signals and workers waiting.
+            for _ in 0..QUEUE_LEN {
+                let Ok(request) = self.requests.try_recv() else { break };
                 let answer = self.answer(&request.call);
                 request.answer(answer);
             }
@@ -234,13 +242,20 @@ impl Control {
 
     fn note(&self, station: StationEvent) {
         self.directory.note(station, clock::now());
-        if let Some(from) = station.from {
+        if let Some(from) = station.from
+            && let Some(suppressed) = log::admitted(log::Level::Info, "station-moved")
+        {
             let (from, to) = (self.running.name_of(from), self.running.name_of(station.port));
-            log::limited(
-                log::Level::Info,
-                "station-moved",
+            let vlan = station.segment.vlan();
+            log::info(
                 "station moved",
-                &[("mac", &station.mac), ("vlan", &station.segment.vlan()), ("from", &from), ("to", &to)],
+                &[
+                    ("mac", &station.mac),
+                    ("vlan", &vlan),
+                    ("from", &from),
+                    ("to", &to),
+                    ("suppressed", &suppressed),
+                ],
             );
         }
     }
@@ -268,7 +283,24 @@ impl Control {
         let missing = down || !underlay.waiting.is_empty() || !underlay.failed.is_empty();
         self.next_look = clock::now().after(if missing { RETRY } else { LOOK_AROUND });
         self.tidy_directory();
-        outcome.map(|_| ())
+        let (_, failed) = outcome?;
+        self.report_troubles(&failed);
+        if let Some(worker) = self.workers.dead() {
+            return Err(StuckError { worker }.into());
+        }
+        Ok(())
+    }
+
+    /// Logs what is newly not as it was wished.
+    fn report_troubles(&mut self, failed: &[Failed]) {
+        let waiting = self.running.underlay.waiting.iter().map(|reason| ("underlay", "", reason.as_str()));
+        let failed = failed.iter().map(|f| (f.kind.as_str(), f.name.as_str(), f.reason.as_str()));
+        let now: BTreeSet<_> =
+            failed.chain(waiting).map(|(a, b, c)| (a.to_owned(), b.to_owned(), c.to_owned())).collect();
+        for (kind, name, reason) in now.difference(&self.troubles) {
+            log::warn("not as wished", &[("kind", kind), ("name", name), ("reason", reason)]);
+        }
+        self.troubles = now;
     }
 
     /// Reads the file again and makes it so, whole or not at all.
@@ -319,7 +351,10 @@ impl Control {
             .collect();
         for name in of_file {
             log::warn("the file has a port that was added at run time; the file wins", &[("port", &name)]);
+            let statics: Vec<_> =
+                state.macs().filter(|(.., at)| *at == name).map(|(vlan, mac, _)| (vlan, mac)).collect();
             state.remove_port(&name);
+            statics.into_iter().for_each(|(vlan, mac)| state.add_mac(vlan, mac, &name));
         }
         state
     }
@@ -335,12 +370,14 @@ impl Control {
 
     fn stop(mut self, serving: Serving) {
         log::info("stopping", &[]);
-        serving.stop();
+        // Nobody is answered any more, but the socket and its lock stay until the next daemon can have the rest.
+        drop(self.requests);
         self.workers.stop();
         // The TAPs close with the last setup; what they are in the pods goes with them.
         let links: Vec<_> = self.running.ports.values_mut().filter_map(|port| port.link.take()).collect();
         drop(self.running);
         super::apply::close_all(links);
+        serving.stop();
         log::info("stopped", &[]);
         log::report_suppressed();
     }
@@ -350,10 +387,13 @@ impl Control {
         self.check_together(&self.file, &state).map_err(RpcError::refused)?;
         self.save(&state)?;
         let before = self.state.clone();
+        let known: BTreeMap<_, _> =
+            self.running.ports.iter().map(|(name, port)| (name.clone(), port.reason.clone())).collect();
         let (_, _) = self.adopt(self.file.clone(), state).map_err(|error| RpcError::of(&error))?;
         let refused = names.iter().find_map(|name| {
             let port = self.running.ports.get(*name)?;
-            port.reason.clone().filter(|reason| port.link.is_none() && !is_waiting(reason))
+            let news = port.link.is_none() || known.get(*name) != Some(&port.reason);
+            port.reason.clone().filter(|reason| news && !is_waiting(reason))
         });
         let Some(reason) = refused else { return Ok(()) };
         self.save(&before)?;

@@ -188,10 +188,17 @@ impl Control {
             .iter()
             .map(|(address, peer)| (address.to_string(), peer.id))
             .collect::<Vec<_>>();
+        let peers_up = self
+            .running
+            .peers
+            .iter()
+            .map(|(a, peer)| (a.to_string(), peer.link.is_some()))
+            .collect::<Vec<_>>();
         let busy = snapshots.iter().map(|snapshot| snapshot.load.busy).collect::<Vec<_>>();
         Ok(metrics::open_metrics(&metrics::View {
             ports: &ports,
             peers: &peers,
+            peers_up: &peers_up,
             counters: &total,
             mac_entries: self.mac_entries(),
             busy: &busy,

@@ -87,7 +87,8 @@ pub(super) fn open(config: &PortConfig, settings: Settings) -> Result<Opened, Po
     Ok(Opened { tap, complaint })
 }
 
-/// Gives the open interface of a port new settings; it was `old` until now.
+/// Gives the open interface of a port new settings; it was `old` until now. One that somebody moved elsewhere is
+/// theirs to configure.
 pub(super) fn reconfigure(
     link: &AnyLink,
     old: &PortConfig,
@@ -96,6 +97,15 @@ pub(super) fn reconfigure(
 ) -> Result<(), String> {
     let Some(fd) = link.fd() else { return Ok(()) };
     let namespace = namespace_of(config).map_err(|error| error.to_string())?;
+    let id = |namespace: io::Result<OwnedFd>| namespace.and_then(|namespace| netns::id(namespace.as_fd()));
+    let there = id(tun::namespace(fd)).map_err(|error| format!("asking where the tap is: {error}"))?;
+    let meant = match &namespace {
+        Some(namespace) => netns::id(namespace.as_fd()),
+        None => id(netns::current()),
+    };
+    if there != meant.map_err(|error| format!("asking where the tap should be: {error}"))? {
+        return Ok(());
+    }
     // Whoever renamed it meant it: its present name counts.
     let name = tun::attached(fd).map_err(|error| format!("asking for the tap's name: {error}"))?.name;
     let (mut netlink, interface) = inside(namespace.as_ref(), &name)?;

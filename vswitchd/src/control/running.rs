@@ -3,6 +3,7 @@
 //! Not here: what is desired, and how links come to be (see [`super::ports`] and [`super::underlay`]).
 
 use super::plan::Desired;
+use super::ports::{self, Settings};
 use super::underlay::Underlay;
 use crate::config::{Config, PeerConfig, PortConfig};
 use crate::datapath::{PortLink, Setup, StuckError, Workers};
@@ -19,10 +20,28 @@ use vswitch_core::{Attachment, MacTable, PortId};
 pub(super) struct RunningPort {
     pub(super) id: PortId,
     pub(super) config: PortConfig,
+    /// What its interface was last given in full.
+    pub(super) applied: PortConfig,
     /// None while it is down.
     pub(super) link: Option<Arc<PortLink>>,
     /// Why it is down, or what of its settings the system refused.
     pub(super) reason: Option<String>,
+}
+
+impl RunningPort {
+    /// A port that is down.
+    pub(super) fn new(id: PortId, config: PortConfig) -> Self {
+        Self { id, applied: config.clone(), config, link: None, reason: None }
+    }
+
+    /// Gives its interface, if it is up, what its configuration says; what is refused is the port's reason.
+    pub(super) fn reconfigure(&mut self, settings: Settings) {
+        let Some(link) = &self.link else { return };
+        self.reason = ports::reconfigure(&link.link, &self.applied, &self.config, settings).err();
+        if self.reason.is_none() {
+            self.applied = self.config.clone();
+        }
+    }
 }
 
 /// A peer that is configured.
@@ -35,7 +54,7 @@ pub(super) struct RunningPeer {
     pub(super) mtu: u16,
 }
 
-/// Port numbers: the smallest free one is given out, and one that came back waits behind all others.
+/// Port numbers: one that came back is given out again before a new one, the one that came back first.
 #[derive(Debug, Default)]
 struct Numbers {
     next: u32,

@@ -11,6 +11,7 @@
 //!  "deleted":[{"name":"tap-a","fingerprint":"af63bd4c8601b7df"}]}
 //! ```
 
+use crate::observe::log;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
@@ -413,9 +414,14 @@ impl StateFile {
             drop(fs::remove_file(&unfinished));
             return Err(os("write state file", &self.path)(error));
         }
-        File::open(directory)
-            .and_then(|directory| directory.sync_all())
-            .map_err(os("flush directory", directory))
+        // The new content is in its place; a directory that cannot be flushed does not take it back.
+        if let Err(error) = File::open(directory).and_then(|directory| directory.sync_all()) {
+            log::warn(
+                "state directory not flushed",
+                &[("directory", &directory.display()), ("reason", &error)],
+            );
+        }
+        Ok(())
     }
 }
 

@@ -86,11 +86,16 @@ impl Underlay {
             *self = Self::default();
             return Ok(changed);
         };
-        let assigned = Netlink::open()?.addresses()?;
+        let assigned = match Netlink::open().and_then(|mut netlink| netlink.addresses()) {
+            Ok(assigned) => assigned,
+            Err(error) => {
+                self.failed = vec![format!("asking for the node's addresses: {error}")];
+                return Err(error);
+            }
+        };
         self.local = assigned.iter().map(|a| a.address).collect();
         self.udp_port = wish.port;
         let resize = self.send_sockets != wish.send_sockets;
-        self.send_sockets = wish.send_sockets;
         let chosen = wish.choose(&self.local);
         self.waiting =
             chosen.waiting.iter().map(|spec| format!("no local address matches {spec} yet")).collect();
@@ -131,6 +136,9 @@ impl Underlay {
                 }
                 Err(error) => self.failed.push(error.to_string()),
             }
+        }
+        if self.failed.is_empty() {
+            self.send_sockets = wish.send_sockets;
         }
         Ok(changed)
     }

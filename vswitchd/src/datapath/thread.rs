@@ -13,7 +13,7 @@ use mio::{Events, Interest, Poll, Token};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use vswitch_core::switch::{StationEvent, Worker};
 use vswitch_core::verdict::Why;
@@ -34,8 +34,8 @@ pub(super) const WAKER: Token = Token(0);
 /// What a worker tells the control thread.
 #[derive(Debug)]
 pub enum Event {
-    /// The thing behind a link does not exist any more.
-    Gone(Arc<PortLink>),
+    /// The thing behind a link does not exist any more. Weak: whoever closes the link need not wait for this.
+    Gone(Weak<PortLink>),
     /// A station was learned or moved.
     Station(StationEvent),
 }
@@ -99,7 +99,7 @@ pub(super) struct Thread {
     /// Sources that may have something, each once.
     ready: VecDeque<Source>,
     /// Links whose end the control thread does not know of yet.
-    gone: Vec<Arc<PortLink>>,
+    gone: Vec<Weak<PortLink>>,
     load: Load,
 }
 
@@ -285,8 +285,8 @@ impl Thread {
         if link.worker == self.number {
             self.unwatch(link.link.fd());
         }
-        if !self.gone.iter().any(|told| Arc::ptr_eq(told, &link)) {
-            self.gone.push(link);
+        if !self.gone.iter().any(|told| told.as_ptr() == Arc::as_ptr(&link)) {
+            self.gone.push(Arc::downgrade(&link));
         }
         self.tell_gone();
     }
@@ -296,7 +296,7 @@ impl Thread {
         if self.gone.is_empty() {
             return;
         }
-        self.gone.retain(|link| self.outlets.events.try_send(Event::Gone(Arc::clone(link))).is_err());
+        self.gone.retain(|link| self.outlets.events.try_send(Event::Gone(Weak::clone(link))).is_err());
         (self.outlets.wake_control)();
     }
 

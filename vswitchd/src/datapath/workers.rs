@@ -116,6 +116,12 @@ impl Workers {
         Ok(all)
     }
 
+    /// A worker that has ended though nobody told it to.
+    #[must_use]
+    pub fn dead(&self) -> Option<usize> {
+        self.handles.iter().position(|handle| handle.thread.is_finished())
+    }
+
     /// Lets every worker send what it has and ends it.
     pub fn stop(self) {
         let _ = self.tell(|| Command::Stop);
@@ -126,11 +132,13 @@ impl Workers {
     }
 
     fn tell(&self, command: impl Fn() -> Command) -> Result<(), StuckError> {
+        let mut stuck = None;
         for (worker, handle) in self.handles.iter().enumerate() {
-            handle.commands.send_timeout(command(), PATIENCE).map_err(|_| StuckError { worker })?;
-            handle.waker.wake().map_err(|_| StuckError { worker })?;
+            if handle.commands.send_timeout(command(), PATIENCE).is_err() || handle.waker.wake().is_err() {
+                stuck.get_or_insert(worker);
+            }
         }
-        Ok(())
+        stuck.map_or(Ok(()), |worker| Err(StuckError { worker }))
     }
 
     fn collect<T>(&self, from: &Receiver<T>, worker_of: impl Fn(&T) -> usize) -> Result<Vec<T>, StuckError> {

@@ -165,6 +165,13 @@ pub fn limited(level: Level, key: &str, message: &str, fields: Fields<'_>) {
     }
 }
 
+/// For a line that is dear to make: whether [`limited`] would log it, and how many of its `key` were held back
+/// before. Whoever asks logs it.
+#[must_use]
+pub fn admitted(level: Level, key: &str) -> Option<u64> {
+    if shows(level) { limiter(|limiter| limiter.admit(key, now())) } else { None }
+}
+
 /// Reports what [`limited`] has held back and no later line has told. Call it now and then, and before exit.
 pub fn report_suppressed() {
     for (key, held_back) in limiter(|limiter| limiter.overdue(now())) {

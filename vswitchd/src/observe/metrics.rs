@@ -14,6 +14,8 @@ pub struct View<'a> {
     pub ports: &'a [(String, PortId)],
     /// Peers by address.
     pub peers: &'a [(String, PortId)],
+    /// Whether there is a way to each of them.
+    pub peers_up: &'a [(String, bool)],
     /// All workers' counts together.
     pub counters: &'a Counters,
     /// Entries in the MAC table.
@@ -30,6 +32,10 @@ pub fn open_metrics(view: &View<'_>) -> String {
     line(&mut out, "vswitch_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
     counts(&mut out, "port", view.ports, view.counters);
     counts(&mut out, "peer", view.peers, view.counters);
+    family(&mut out, "vswitch_peer_up", "gauge", "Whether frames can be sent to the peer.");
+    for (name, up) in view.peers_up {
+        line(&mut out, "vswitch_peer_up", &[("peer", name)], u64::from(*up));
+    }
     family(&mut out, "vswitch_dropped_frames", "counter", "Frames that were not carried, by reason.");
     for reason in DropReason::ALL {
         let nowhere = view.counters.no_port[reason.index()];
@@ -101,6 +107,7 @@ mod tests {
         let view = View {
             ports: &ports,
             peers: &[],
+            peers_up: &[("10.0.0.1".to_owned(), true)],
             counters: &Counters::default(),
             mac_entries: 7,
             busy: &[Duration::from_millis(1500)],
@@ -109,6 +116,7 @@ mod tests {
         assert!(text.ends_with("# EOF\n"));
         assert!(text.contains("vswitch_port_receive_frames_total{port=\"a\\\"b\"} 0\n"));
         assert!(text.contains("vswitch_mac_entries 7\n"));
+        assert!(text.contains("vswitch_peer_up{peer=\"10.0.0.1\"} 1\n"));
         assert!(text.contains("vswitch_worker_busy_seconds_total{worker=\"0\"} 1.5\n"));
     }
 }

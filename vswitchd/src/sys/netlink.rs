@@ -188,6 +188,13 @@ impl Netlink {
         let mut all = Vec::new();
         self.request(RouteNetlinkMessage::GetAddress(AddressMessage::default()), NLM_F_DUMP, |answer| {
             let RouteNetlinkMessage::NewAddress(message) = answer else { return };
+            // While duplicates are looked for nobody may bind it: it is not there yet.
+            let flags = message.header.flags;
+            if flags.contains(AddressHeaderFlags::Tentative)
+                && !flags.contains(AddressHeaderFlags::Optimistic)
+            {
+                return;
+            }
             // On a point-to-point link ADDRESS is the other end; LOCAL, where given, is always ours.
             let local = message.attributes.iter().find_map(|attribute| match attribute {
                 AddressAttribute::Local(address) => Some(*address),
