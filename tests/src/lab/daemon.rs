@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn a_daemon_is_heard_signalled_and_gone_when_dropped() {
-        let script = "echo ready >&2; trap 'echo bye >&2; exit 7' TERM; while :; do sleep 0.01; done";
+        let script = "trap 'echo bye >&2; exit 7' TERM; echo ready >&2; while :; do sleep 0.01; done";
         let mut daemon = Daemon::spawn(Command::new("sh").args(["-c", script]));
         daemon.until_logged("ready", PATIENCE);
         daemon.signal("TERM");

@@ -34,8 +34,8 @@ pub struct Merged<'a> {
     pub head: &'a [u8],
     /// The payload that follows them, one piece for each frame, in order.
     pub pieces: &'a [Piece],
-    /// What the superframe owes: a checksum and to be cut. Nothing when one frame alone was taken, which this
-    /// then is (without padding).
+    /// What the superframe owes: a checksum and to be cut. When one frame alone was taken, this is that frame
+    /// (without padding), and owes at most the checksum that it owed before.
     pub offload: Offload,
 }
 
@@ -276,11 +276,15 @@ impl Train {
         let shape = self.shape;
         let pieces = self.pieces.get(..self.count).filter(|pieces| !pieces.is_empty())?;
         let head = self.head.get_mut(..shape.header_len)?;
-        if pieces.len() == 1 {
-            return Some(Merged { head, pieces, offload: Offload::NONE });
-        }
         let (ip_at, at) = (shape.ip_at, shape.transport_at);
         let end = shape.header_len + self.payload;
+        if pieces.len() == 1 {
+            let offset = shape.kind.checksum_offset();
+            let unfinished = shape.pseudo.with_word(word(end - at)).folded();
+            let owed = be16(head, at + usize::from(offset)) == Some(unfinished);
+            let checksum = owed.then_some(Checksum { start: word(at), offset });
+            return Some(Merged { head, pieces, offload: Offload { checksum, gso: None } });
+        }
         match shape.version {
             Version::V4 => {
                 put(head, ip_at + 2, word(end - ip_at).to_be_bytes());
