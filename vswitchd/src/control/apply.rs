@@ -59,13 +59,12 @@ impl Control {
     pub(super) fn adopt(&mut self, file: Config, state: State) -> Result<(usize, Vec<Failed>), PublishError> {
         let old = std::mem::replace(&mut self.file, file);
         self.state = state;
-        let mut renamed = renamed_vlans(&old, &self.file);
+        let renamed = renamed_vlans(&old, &self.file);
         self.retune_macs(&old);
         let switch_changed = old.switch != self.file.switch
             || !old.vnis().eq(self.file.vnis())
             || old.mac_table != self.file.mac_table;
-        let done = self.reconcile(switch_changed, &mut renamed)?;
-        Ok(done)
+        self.reconcile(switch_changed, &renamed)
     }
 
     /// A changed `[mac_table]`: ageing in place, another limit by another table.
@@ -82,10 +81,11 @@ impl Control {
     }
 
     /// One pass over everything: what is wished, what runs, what waits for something. Cheap when nothing is to do.
+    /// What is known of stations in `renamed` VLANs is forgotten.
     pub(super) fn reconcile(
         &mut self,
         mut publish: bool,
-        renamed: &mut BTreeSet<Vlan>,
+        renamed: &BTreeSet<Vlan>,
     ) -> Result<(usize, Vec<Failed>), PublishError> {
         let mut failed = Vec::new();
         match self.running.underlay.refresh(&self.file, self.workers.count()) {
@@ -173,7 +173,7 @@ impl Control {
         }
 
         publish |= self.open_ports();
-        publish |= self.refresh_interfaces();
+        self.refresh_interfaces();
         if publish {
             self.running.publish(&self.file, &self.workers)?;
         }
@@ -183,7 +183,6 @@ impl Control {
         for segment in renamed.iter().filter_map(|vlan| Segment::new(0, *vlan)) {
             self.running.macs.flush_segment(segment);
         }
-        renamed.clear();
         self.set_static_macs();
         failed.extend(self.running.ports.iter().filter_map(|(name, port)| {
             let waiting = port.link.is_none() && port.reason.as_deref().is_some_and(is_waiting);
@@ -260,7 +259,7 @@ impl Control {
     }
 
     /// Interfaces whose default MTU followed a change elsewhere, or whose settings were refused before.
-    fn refresh_interfaces(&mut self) -> bool {
+    fn refresh_interfaces(&mut self) {
         let due: Vec<(String, Settings)> = self
             .running
             .ports
@@ -280,7 +279,6 @@ impl Control {
         let mtus =
             self.running.ports.iter().map(|(name, port)| (name.clone(), self.settings(&port.config).mtu));
         self.mtus = mtus.collect();
-        false
     }
 
     /// What an interface is given where the file does not say.

@@ -154,7 +154,7 @@ impl Control {
     /// The first time everything is made. What the whole node lacks ends the start; one port's trouble does not.
     fn first_pass(&mut self) -> anyhow::Result<(usize, Vec<Failed>)> {
         self.catch_up_with_file();
-        let (steps, failed) = self.reconcile(true, &mut BTreeSet::new())?;
+        let (steps, failed) = self.reconcile(true, &BTreeSet::new())?;
         let wants_tap = self.running.ports.values().any(|port| port.link.is_none());
         if wants_tap {
             ports::tun_available().map_err(|reason| anyhow!("{reason}"))?;
@@ -277,7 +277,7 @@ impl Control {
 
     /// Retries what is down and follows the node's addresses.
     fn look_around(&mut self) -> Result<(), PublishError> {
-        let outcome = self.reconcile(false, &mut BTreeSet::new());
+        let outcome = self.reconcile(false, &BTreeSet::new());
         let down = self.running.ports.values().any(|port| port.link.is_none() || port.reason.is_some());
         let underlay = &self.running.underlay;
         let missing = down || !underlay.waiting.is_empty() || !underlay.failed.is_empty();
