@@ -11,6 +11,7 @@ use crate::offload::Offload;
 use crate::port::PortId;
 use alloc::vec::Vec;
 use core::net::IpAddr;
+use core::ops::Range;
 
 /// Where a frame or datagram came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,16 +35,21 @@ pub const SLOT_LEN: usize = 65_536 + 13 * 64;
 
 #[derive(Clone, Copy, Debug)]
 struct Arrived {
+    /// Its first byte in the slab.
+    at: usize,
     len: usize,
     arrival: Arrival,
     offload: Offload,
 }
 
-/// Arrived frames, one worker's: a slab of equal slots.
+/// Arrived frames, one worker's, in a slab of equal slots. Mostly a slot holds one frame; what a kernel hands over
+/// in one piece, many datagrams say, stays where it is, as many frames of one slot.
 #[derive(Debug)]
 pub struct Batch {
     slab: Vec<u8>,
     slots: usize,
+    /// Slots that hold something.
+    used: usize,
     arrived: Vec<Arrived>,
 }
 
@@ -52,7 +58,8 @@ impl Batch {
     #[must_use]
     pub fn new(slots: usize) -> Self {
         let slots = slots.max(1);
-        Self { slab: alloc::vec![0; slots * SLOT_LEN], slots, arrived: Vec::with_capacity(slots) }
+        let slab = alloc::vec![0; slots * SLOT_LEN];
+        Self { slab, slots, used: 0, arrived: Vec::with_capacity(slots) }
     }
 
     /// The next free slot, [`SLOT_LEN`] bytes, to receive into; `None` when the batch is full.
@@ -62,16 +69,29 @@ impl Batch {
 
     /// All free slots in order: frame *n* of those pushed next must lie in the *n*th.
     pub fn spares(&mut self) -> impl ExactSizeIterator<Item = &mut [u8]> {
-        let used = self.arrived.len() * SLOT_LEN;
-        self.slab[used..].chunks_exact_mut(SLOT_LEN)
+        self.slab[self.used * SLOT_LEN..].chunks_exact_mut(SLOT_LEN)
     }
 
     /// The first `len` bytes of the next free slot have become a frame. A `len` over [`SLOT_LEN`] is cut to it;
     /// in a full batch nothing happens.
     pub fn push(&mut self, arrival: Arrival, len: usize, offload: Offload) {
-        if self.arrived.len() < self.slots {
-            self.arrived.push(Arrived { len: len.min(SLOT_LEN), arrival, offload });
+        self.push_part(0, 0..len.min(SLOT_LEN), arrival, offload);
+        self.take(1);
+    }
+
+    /// The bytes `range` of the `spare`th free slot, counted from 0, have become a frame. The slot stays free until
+    /// [`Self::take`] says that all its frames are named. A slot that is not there, or a range that does not lie in
+    /// one, is no frame: nothing happens.
+    pub fn push_part(&mut self, spare: usize, range: Range<usize>, arrival: Arrival, offload: Offload) {
+        if range.start <= range.end && range.end <= SLOT_LEN && spare < self.slots - self.used {
+            let at = (self.used + spare) * SLOT_LEN + range.start;
+            self.arrived.push(Arrived { at, len: range.len(), arrival, offload });
         }
+    }
+
+    /// The next `slots` free slots hold what was pushed of them, and are free no more.
+    pub fn take(&mut self, slots: usize) {
+        self.used = self.used.saturating_add(slots).min(self.slots);
     }
 
     /// Copies `bytes` in as a frame; `false` when the batch is full or the bytes exceed [`SLOT_LEN`].
@@ -94,7 +114,7 @@ impl Batch {
         self.arrived.is_empty()
     }
 
-    /// How many frames it can hold.
+    /// How many slots it has.
     #[must_use]
     pub const fn capacity(&self) -> usize {
         self.slots
@@ -103,7 +123,7 @@ impl Batch {
     /// The bytes of frame `i`; empty when there is none.
     #[must_use]
     pub fn bytes(&self, i: usize) -> &[u8] {
-        self.arrived.get(i).map_or(&[], |a| &self.slab[i * SLOT_LEN..][..a.len])
+        self.arrived.get(i).map_or(&[], |a| &self.slab[a.at..a.at + a.len])
     }
 
     /// Where frame `i` came in, and what it still owes.
@@ -114,12 +134,12 @@ impl Batch {
 
     /// All frames in order: where each came in, what it still owes, and its bytes.
     pub(crate) fn frames(&self) -> impl Iterator<Item = (&Arrival, &Offload, &[u8])> {
-        let slots = self.slab.chunks_exact(SLOT_LEN);
-        self.arrived.iter().zip(slots).map(|(a, slot)| (&a.arrival, &a.offload, &slot[..a.len]))
+        self.arrived.iter().map(|a| (&a.arrival, &a.offload, &self.slab[a.at..a.at + a.len]))
     }
 
     /// Forgets all frames; the memory stays.
     pub fn clear(&mut self) {
+        self.used = 0;
         self.arrived.clear();
     }
 }
@@ -387,6 +407,28 @@ mod tests {
         assert_eq!((batch.len(), batch.bytes(0), batch.bytes(1)), (1, &b"1"[..], &b""[..]));
         batch.clear();
         assert!(batch.is_empty() && batch.spare().is_some_and(|slot| slot.len() == SLOT_LEN));
+    }
+
+    #[test]
+    fn several_frames_lie_in_one_slot() {
+        let mut batch = Batch::new(2);
+        for slot in batch.spares() {
+            slot[..6].copy_from_slice(b"abcdef");
+        }
+        let arrival = Arrival::Port(port(0));
+        batch.push_part(0, 1..3, arrival, Offload::NONE);
+        batch.push_part(0, 3..6, arrival, Offload::NONE);
+        batch.push_part(1, 0..1, arrival, Offload::NONE);
+        // Not a slot, and not in one.
+        batch.push_part(2, 0..1, arrival, Offload::NONE);
+        batch.push_part(0, 0..SLOT_LEN + 1, arrival, Offload::NONE);
+        batch.take(1);
+        assert_eq!((batch.len(), batch.spares().len()), (3, 1));
+        assert_eq!([0, 1, 2].map(|i| batch.bytes(i)), [&b"bc"[..], b"def", b"a"]);
+        batch.take(5);
+        assert!(batch.spare().is_none());
+        batch.clear();
+        assert!(batch.is_empty() && batch.spares().len() == 2);
     }
 
     #[test]
