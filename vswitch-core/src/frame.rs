@@ -354,6 +354,16 @@ impl TxList {
         (!head.is_empty()).then_some(head).into_iter().chain(pieces)
     }
 
+    /// `record` as its head and the one range that follows; `None` when it has none or several.
+    #[must_use]
+    pub fn parts(&self, record: &TxRecord) -> Option<(&[u8], TxRange)> {
+        let at = record.head.at as usize;
+        match record.ranges {
+            Ranges::One(range) => Some((self.heads.get(at..at + record.head.len())?, range)),
+            Ranges::Listed { .. } => None,
+        }
+    }
+
     /// Appends the bytes of `record` to `out`.
     pub fn copy_out(&self, record: &TxRecord, batch: &Batch, out: &mut Vec<u8>) {
         self.pieces(record, batch).for_each(|piece| out.extend_from_slice(piece));

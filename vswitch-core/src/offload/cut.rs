@@ -59,22 +59,42 @@ pub fn cut(
     mut visit: impl FnMut(&[u8], Range<usize>),
 ) -> Result<usize, OffloadError> {
     let gso = facts.gso.ok_or(OffloadError::NotSuperframe)?;
+    let header_len = usize::from(gso.header_len);
+    let (headers, payload) = frame.split_at_checked(header_len).ok_or(OffloadError::HeaderLen)?;
+    cut_parts(headers, payload, facts, |head, part| {
+        visit(head, header_len + part.start..header_len + part.end);
+    })
+}
+
+/// Like [`cut()`], of a superframe in two parts: `headers`, which are as long as the facts say, and `payload`. The
+/// ranges that are shown are those of `payload`.
+///
+/// # Errors
+/// As of [`cut()`].
+pub fn cut_parts(
+    headers: &[u8],
+    payload: &[u8],
+    facts: &Offload,
+    mut visit: impl FnMut(&[u8], Range<usize>),
+) -> Result<usize, OffloadError> {
+    let gso = facts.gso.ok_or(OffloadError::NotSuperframe)?;
     if gso.size == 0 {
         return Err(OffloadError::Size);
     }
-    let ip = ip::find(frame).ok_or(OffloadError::Headers)?;
+    let frame_len = headers.len() + payload.len();
+    let ip = ip::find_in(headers, frame_len).ok_or(OffloadError::Headers)?;
     let transport_len = transport_len(&ip, gso.kind).ok_or(OffloadError::Headers)?;
     let header_len = ip.transport_at + transport_len;
-    if header_len != usize::from(gso.header_len) || header_len > MAX_HEADERS_LEN {
+    let lengths = [usize::from(gso.header_len), headers.len()];
+    if lengths != [header_len; 2] || header_len > MAX_HEADERS_LEN {
         return Err(OffloadError::HeaderLen);
     }
-    let mut writer = Writer::new(frame, &ip, header_len, facts)?;
-    let (count, size) = (count(frame.len(), &gso), usize::from(gso.size));
+    let mut writer = Writer::new(headers, &ip, header_len, facts)?;
+    let (count, size) = (count(frame_len, &gso), usize::from(gso.size));
     for i in 0..count {
-        let from = header_len + i * size;
-        let payload = from..frame.len().min(from + size);
-        let bytes = frame.get(payload.clone()).unwrap_or_default();
-        visit(writer.next(bytes, i == 0, i + 1 == count), payload);
+        let part = i * size..payload.len().min((i + 1) * size);
+        let bytes = payload.get(part.clone()).unwrap_or_default();
+        visit(writer.next(bytes, i == 0, i + 1 == count), part);
     }
     Ok(count)
 }

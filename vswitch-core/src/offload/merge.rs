@@ -101,6 +101,20 @@ struct Shape {
     ip_sum: Sum,
 }
 
+/// A frame that is offered: its headers, and perhaps some payload, in front of the rest.
+struct Parts<'a> {
+    front: &'a [u8],
+    rest: &'a [u8],
+    /// Its transport checksum is known to be good, or owed.
+    verified: bool,
+}
+
+impl Parts<'_> {
+    const fn len(&self) -> usize {
+        self.front.len() + self.rest.len()
+    }
+}
+
 /// What differs from frame to frame, read from one.
 struct Varying {
     /// Payload bytes, at least 1.
@@ -179,21 +193,33 @@ impl Train {
     /// payload is no longer than the first's. A shorter one or PSH is the last; so is what would exceed 65,535
     /// bytes of IP or [`MAX_PIECES`].
     pub fn offer(&mut self, frame: usize, at: usize, bytes: &[u8], verified: bool) -> bool {
-        if self.count == 0 {
-            self.begin(frame, at, bytes, verified)
-        } else {
-            self.go_on(frame, at, bytes, verified)
-        }
+        isize::try_from(at).is_ok_and(|at| self.offer_parts(frame, at, bytes, &[], verified))
     }
 
-    fn begin(&mut self, frame: usize, at: usize, bytes: &[u8], verified: bool) -> bool {
-        let Some(shape) = shape(bytes) else { return false };
-        let Some(varying) = shape.varying(bytes) else { return false };
+    /// Like [`Self::offer`], of a frame in two parts: `front`, with all its headers, and `rest`. Only payload need lie
+    /// in the arrived frame: `at`, perhaps below zero, is where the first header would have to begin for the payload
+    /// to follow where it does.
+    pub fn offer_parts(
+        &mut self,
+        frame: usize,
+        at: isize,
+        front: &[u8],
+        rest: &[u8],
+        verified: bool,
+    ) -> bool {
+        let parts = Parts { front, rest, verified };
+        if self.count == 0 { self.begin(frame, at, &parts) } else { self.go_on(frame, at, &parts) }
+    }
+
+    fn begin(&mut self, frame: usize, at: isize, parts: &Parts<'_>) -> bool {
+        let Some(shape) = shape(parts) else { return false };
+        let Some(varying) = shape.varying(parts) else { return false };
         let shape = Shape { size: varying.payload, first_id: varying.id, ..shape };
-        if !shape.sums_are_right(bytes, &varying, verified) {
+        if !shape.sums_are_right(parts, &varying) {
             return false;
         }
-        let (Some(head), Some(from)) = (self.head.get_mut(..shape.header_len), bytes.get(..shape.header_len))
+        let (Some(head), Some(from)) =
+            (self.head.get_mut(..shape.header_len), parts.front.get(..shape.header_len))
         else {
             return false;
         };
@@ -204,12 +230,12 @@ impl Train {
         self.take(frame, at, &varying)
     }
 
-    fn go_on(&mut self, frame: usize, at: usize, bytes: &[u8], verified: bool) -> bool {
+    fn go_on(&mut self, frame: usize, at: isize, parts: &Parts<'_>) -> bool {
         let shape = &self.shape;
-        if self.closed || self.count == MAX_PIECES || !self.has_same_headers(bytes) {
+        if self.closed || self.count == MAX_PIECES || !self.has_same_headers(parts.front) {
             return false;
         }
-        let Some(varying) = shape.varying(bytes) else { return false };
+        let Some(varying) = shape.varying(parts) else { return false };
         let step = varying.id.wrapping_sub(self.id);
         let id_goes_on = match (shape.version, self.count) {
             (Version::V6, _) => true,
@@ -221,15 +247,15 @@ impl Train {
             && (!is_tcp || varying.sequence == self.sequence)
             && varying.payload <= shape.size
             && shape.header_len - shape.ip_at + self.payload + varying.payload <= MAX_IP_LEN;
-        if !goes_on || !shape.sums_are_right(bytes, &varying, verified) {
+        if !goes_on || !shape.sums_are_right(parts, &varying) {
             return false;
         }
         self.id_step = step;
         self.take(frame, at, &varying)
     }
 
-    fn take(&mut self, frame: usize, at: usize, varying: &Varying) -> bool {
-        let from = at.checked_add(self.shape.header_len).and_then(|from| u32::try_from(from).ok());
+    fn take(&mut self, frame: usize, at: isize, varying: &Varying) -> bool {
+        let from = self.shape.header_len.checked_add_signed(at).and_then(|from| u32::try_from(from).ok());
         let (Ok(frame), Some(from), Ok(len)) = (u32::try_from(frame), from, u32::try_from(varying.payload))
         else {
             return false;
@@ -309,10 +335,10 @@ impl Train {
     }
 }
 
-/// The shape that `bytes` would give a train, size and identification left open; `None` when it is no frame for
-/// one.
-fn shape(bytes: &[u8]) -> Option<Shape> {
-    let ip = ip::find(bytes).filter(|ip| ip.fragment.is_none())?;
+/// The shape that a frame would give a train, size and identification left open; `None` when it is none for one.
+fn shape(parts: &Parts<'_>) -> Option<Shape> {
+    let bytes = parts.front;
+    let ip = ip::find_in(bytes, parts.len()).filter(|ip| ip.fragment.is_none())?;
     let (kind, transport_len) = match (ip.protocol, ip.version) {
         (PROTOCOL_TCP, version) => {
             let tcp = ip.tcp().filter(|tcp| tcp.flags & !Tcp::PSH == Tcp::ACK)?;
@@ -350,7 +376,8 @@ fn shape(bytes: &[u8]) -> Option<Shape> {
 impl Shape {
     /// What varies, in a frame of this shape; `None` when a length does not fit, there is no payload, or UDP has
     /// no checksum.
-    fn varying(&self, bytes: &[u8]) -> Option<Varying> {
+    fn varying(&self, parts: &Parts<'_>) -> Option<Varying> {
+        let bytes = parts.front;
         let (ip, transport) = (bytes.get(self.ip_at..)?, bytes.get(self.transport_at..)?);
         let (ip, transport) =
             (ip.first_chunk::<V4_HEADER_LEN>()?, transport.first_chunk::<UDP_HEADER_LEN>()?);
@@ -363,7 +390,7 @@ impl Shape {
             Version::V6 => (V6_HEADER_LEN + usize::from(word(ip[4], ip[5])), 0, (0, 0)),
         };
         let end = self.ip_at + ip_len;
-        if end <= self.header_len || end > bytes.len() || ip_len > MAX_IP_LEN {
+        if end <= self.header_len || end > parts.len() || ip_len > MAX_IP_LEN {
             return None;
         }
         let payload = end - self.header_len;
@@ -379,22 +406,26 @@ impl Shape {
         Some(Varying { payload, id, sequence, push, ip_words, checksum: word(tcp[16], tcp[17]) })
     }
 
-    /// Whether the IPv4 header's checksum is right, and the transport's is right, unfinished or `verified`.
-    fn sums_are_right(&self, bytes: &[u8], varying: &Varying, verified: bool) -> bool {
+    /// Whether the IPv4 header's checksum is right, and the transport's is right, unfinished or verified.
+    fn sums_are_right(&self, parts: &Parts<'_>, varying: &Varying) -> bool {
         if self.version == Version::V4 {
             let (total, checksum) = varying.ip_words;
             if self.ip_sum.with_word(total).with_word(varying.id).with_word(checksum).checksum() != 0 {
                 return false;
             }
         }
-        if verified {
+        if parts.verified {
             return true;
         }
-        let Some(transport) = bytes.get(self.transport_at..self.header_len + varying.payload) else {
+        let (front, end) = (parts.front, self.header_len + varying.payload);
+        let (Some(begins), Some(goes_on)) = (
+            front.get(self.transport_at..end.min(front.len())),
+            parts.rest.get(..end.saturating_sub(front.len())),
+        ) else {
             return false;
         };
-        let pseudo = self.pseudo.with_word(word(transport.len()));
-        pseudo.with(transport).checksum() == 0 || varying.checksum == pseudo.folded()
+        let pseudo = self.pseudo.with_word(word(end - self.transport_at));
+        pseudo.with(begins).with(goes_on).checksum() == 0 || varying.checksum == pseudo.folded()
     }
 
     /// Marks every bit that must be the same in all frames.

@@ -12,7 +12,7 @@ mod cut;
 mod merge;
 
 pub use checksum::{finish_checksum, finished_value, partial_checksum};
-pub use cut::{count, cut, header_len};
+pub use cut::{count, cut, cut_parts, header_len};
 pub use merge::{MAX_PIECES, Merged, Piece, Train};
 
 use crate::wire::ip::{Tcp, Udp};

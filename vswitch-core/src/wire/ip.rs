@@ -61,6 +61,7 @@ pub struct Fragment {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ip<'a> {
     frame: &'a [u8],
+    frame_len: usize,
     /// Which IP.
     pub version: Version,
     /// Where the IP header begins.
@@ -84,20 +85,29 @@ pub struct Ip<'a> {
 #[inline]
 #[must_use]
 pub fn find(frame: &[u8]) -> Option<Ip<'_>> {
+    find_in(frame, frame.len())
+}
+
+/// Like [`find`], in a frame of `frame_len` bytes of which `frame` holds the first ones: all headers, and perhaps
+/// not the payload. `None` also when a header reaches past them.
+#[inline]
+#[must_use]
+pub fn find_in(frame: &[u8], frame_len: usize) -> Option<Ip<'_>> {
     let (_, type_at) = tag_stack(frame);
     match be16(frame, type_at)? {
-        ETHERTYPE_IPV4 => find_v4(frame, type_at + 2),
-        ETHERTYPE_IPV6 => find_v6(frame, type_at + 2),
+        ETHERTYPE_IPV4 => find_v4(frame, frame_len, type_at + 2),
+        ETHERTYPE_IPV6 => find_v6(frame, frame_len, type_at + 2),
         _ => None,
     }
 }
 
 #[inline]
-fn find_v4(frame: &[u8], at: usize) -> Option<Ip<'_>> {
+fn find_v4(frame: &[u8], frame_len: usize, at: usize) -> Option<Ip<'_>> {
     let (header, _) = frame.get(at..)?.split_first_chunk::<V4_HEADER_LEN>()?;
     let header_len = usize::from(header[0] & 0xf) * 4;
     let total = usize::from(u16::from_be_bytes([header[2], header[3]]));
-    if header[0] >> 4 != 4 || header_len < V4_HEADER_LEN || total < header_len || total > frame.len() - at {
+    let fits = header_len >= V4_HEADER_LEN && total >= header_len && at + total <= frame_len;
+    if header[0] >> 4 != 4 || !fits || at + header_len > frame.len() {
         return None;
     }
     let bits = u16::from_be_bytes([header[6], header[7]]);
@@ -108,6 +118,7 @@ fn find_v4(frame: &[u8], at: usize) -> Option<Ip<'_>> {
     });
     Some(Ip {
         frame,
+        frame_len,
         version: Version::V4,
         at,
         transport_at: at + header_len,
@@ -119,14 +130,15 @@ fn find_v4(frame: &[u8], at: usize) -> Option<Ip<'_>> {
 }
 
 #[inline]
-fn find_v6(frame: &[u8], at: usize) -> Option<Ip<'_>> {
+fn find_v6(frame: &[u8], frame_len: usize, at: usize) -> Option<Ip<'_>> {
     let (header, _) = frame.get(at..)?.split_first_chunk::<V6_HEADER_LEN>()?;
     let end = at + V6_HEADER_LEN + usize::from(u16::from_be_bytes([header[4], header[5]]));
-    if header[0] >> 4 != 6 || end > frame.len() {
+    if header[0] >> 4 != 6 || end > frame_len {
         return None;
     }
     let mut ip = Ip {
         frame,
+        frame_len,
         version: Version::V6,
         at,
         transport_at: at + V6_HEADER_LEN,
@@ -139,7 +151,7 @@ fn find_v6(frame: &[u8], at: usize) -> Option<Ip<'_>> {
         if !is_extension(ip.protocol) {
             return Some(ip);
         }
-        let extension = frame.get(ip.transport_at..end)?.first_chunk::<8>()?;
+        let extension = frame.get(ip.transport_at..end.min(frame.len()))?.first_chunk::<8>()?;
         let len = match ip.protocol {
             // RFC 4302 §2.2 counts in words of 4 bytes, less 2.
             AUTHENTICATION => (usize::from(extension[1]) + 2) * 4,
@@ -186,7 +198,7 @@ impl<'a> Ip<'a> {
     #[inline]
     #[must_use]
     pub const fn frame_len(&self) -> usize {
-        self.frame.len()
+        self.frame_len
     }
 
     /// The IP header with its options or extension headers.
@@ -196,11 +208,11 @@ impl<'a> Ip<'a> {
         self.frame.get(self.at..self.transport_at).unwrap_or_default()
     }
 
-    /// What the IP header carries: transport header and data, without padding.
+    /// What the IP header carries: transport header and data, without padding; as much of it as is there.
     #[inline]
     #[must_use]
     pub fn payload(&self) -> &'a [u8] {
-        self.frame.get(self.transport_at..self.end).unwrap_or_default()
+        self.frame.get(self.transport_at..self.end.min(self.frame.len())).unwrap_or_default()
     }
 
     /// Source and destination as they stand in the header, 8 or 32 bytes.
@@ -283,7 +295,8 @@ impl<'a> Ip<'a> {
         let bytes = self.first(PROTOCOL_UDP)?;
         let header = bytes.first_chunk::<UDP_HEADER_LEN>()?;
         let len = u16::from_be_bytes([header[4], header[5]]);
-        let fits = usize::from(len) >= UDP_HEADER_LEN && (self.is_part() || usize::from(len) <= bytes.len());
+        let whole = self.end - self.transport_at;
+        let fits = usize::from(len) >= UDP_HEADER_LEN && (self.is_part() || usize::from(len) <= whole);
         fits.then_some(Udp {
             at: self.transport_at,
             source_port: u16::from_be_bytes([header[0], header[1]]),
