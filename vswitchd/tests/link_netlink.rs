@@ -13,7 +13,7 @@ use vswitchd::sys::netlink::{Change, Netlink};
 use vswitchd::sys::netns;
 
 fn open(name: &str) -> (Tap, u32) {
-    let tap = open_or_adopt(Source::Open { name }).unwrap();
+    let tap = open_or_adopt(Source::Open { name, offload: false }).unwrap();
     let interface = Netlink::open().unwrap().interface(name).unwrap().unwrap();
     assert!(!interface.up);
     (tap, interface.index)
@@ -37,6 +37,7 @@ fn one_request_moves_names_and_raises_a_tap_and_its_addresses_serve_at_once() {
             name: Some("eth0"),
             mtu: Some(1446),
             mac: Some(mac),
+            gso_max: None,
             up: Some(true),
         };
         let mut here = Netlink::open().unwrap();

@@ -72,7 +72,7 @@ fn dressed(frame: &[u8], head: &[u8], facts: &[Offload]) -> (Batch, TxList) {
 
 /// A TAP "tap0" with 10.9.0.2/24, its MAC address, and a socket on port 9000.
 fn kernel() -> (Tap, [u8; 6], UdpSocket) {
-    let tap = open_or_adopt(Source::Open { name: "tap0" }).unwrap();
+    let tap = open_or_adopt(Source::Open { name: "tap0", offload: false }).unwrap();
     let index = up("tap0");
     let mut netlink = Netlink::open().unwrap();
     netlink.add_address(index, "10.9.0.2".parse().unwrap(), 24).unwrap();

@@ -15,7 +15,7 @@ use vswitchd::sys::netlink::{Change, Netlink};
 use vswitchd::sys::{netns, tun};
 
 fn open(name: &str) -> Tap {
-    open_or_adopt(Source::Open { name }).unwrap()
+    open_or_adopt(Source::Open { name, offload: false }).unwrap()
 }
 
 /// A TAP "tap0", up, with 10.9.0.2/24.
@@ -152,12 +152,12 @@ fn a_tap_that_is_down_refuses_frames_and_is_not_gone() {
 fn a_tap_in_use_or_another_kind_of_interface_is_refused_by_name() {
     isolated(|| {
         let tap = open("tap0");
-        let error = open_or_adopt(Source::Open { name: "tap0" }).unwrap_err();
+        let error = open_or_adopt(Source::Open { name: "tap0", offload: false }).unwrap_err();
         assert!(matches!(&error, LinkError::Busy { name } if name == "tap0"), "{error}");
         assert!(error.to_string().contains("in use by another process"), "{error}");
         drop(tap);
         assert_eq!(open("tap0").name(), "tap0");
-        let error = open_or_adopt(Source::Open { name: "lo" }).unwrap_err();
+        let error = open_or_adopt(Source::Open { name: "lo", offload: false }).unwrap_err();
         assert!(matches!(error, LinkError::NotTap { .. }), "{error}");
     });
 }
@@ -166,7 +166,7 @@ fn a_tap_in_use_or_another_kind_of_interface_is_refused_by_name() {
 fn a_missing_tun_driver_is_said_with_what_to_do() {
     isolated(|| {
         netns::mount_tmpfs(Path::new("/dev/net")).unwrap();
-        let error = open_or_adopt(Source::Open { name: "tap0" }).unwrap_err();
+        let error = open_or_adopt(Source::Open { name: "tap0", offload: false }).unwrap_err();
         assert!(matches!(error, LinkError::TunMissing), "{error}");
         assert!(error.to_string().starts_with("/dev/net/tun is missing: load the driver"), "{error}");
     });

@@ -251,7 +251,7 @@ fn a_record_in_more_pieces_than_are_gathered_arrives_whole() {
 #[test]
 fn an_ipv6_datagram_without_a_checksum_is_taken() {
     isolated(|| {
-        let tap = open_or_adopt(Source::Open { name: "tap0" }).unwrap();
+        let tap = open_or_adopt(Source::Open { name: "tap0", offload: false }).unwrap();
         let mut netlink = Netlink::open().unwrap();
         let index = up("tap0");
         let local: SocketAddr = "[fd00::2]:4789".parse().unwrap();

@@ -101,12 +101,22 @@ struct Shape {
     ip_sum: Sum,
 }
 
+/// What is known of the transport checksum of a frame that is offered to a [`Train`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sums {
+    /// Nothing: it is summed.
+    Unknown,
+    /// It is right.
+    Right,
+    /// It is left to be finished. A frame of which another checksum is owed than that of its transport is not merged.
+    Owed(Checksum),
+}
+
 /// A frame that is offered: its headers, and perhaps some payload, in front of the rest.
 struct Parts<'a> {
     front: &'a [u8],
     rest: &'a [u8],
-    /// Its transport checksum is known to be good, or owed.
-    verified: bool,
+    sums: Sums,
 }
 
 impl Parts<'_> {
@@ -193,21 +203,15 @@ impl Train {
     /// payload is no longer than the first's. A shorter one or PSH is the last; so is what would exceed 65,535
     /// bytes of IP or [`MAX_PIECES`].
     pub fn offer(&mut self, frame: usize, at: usize, bytes: &[u8], verified: bool) -> bool {
-        isize::try_from(at).is_ok_and(|at| self.offer_parts(frame, at, bytes, &[], verified))
+        let sums = if verified { Sums::Right } else { Sums::Unknown };
+        isize::try_from(at).is_ok_and(|at| self.offer_parts(frame, at, bytes, &[], sums))
     }
 
     /// Like [`Self::offer`], of a frame in two parts: `front`, with all its headers, and `rest`. Only payload need lie
     /// in the arrived frame: `at`, perhaps below zero, is where the first header would have to begin for the payload
     /// to follow where it does.
-    pub fn offer_parts(
-        &mut self,
-        frame: usize,
-        at: isize,
-        front: &[u8],
-        rest: &[u8],
-        verified: bool,
-    ) -> bool {
-        let parts = Parts { front, rest, verified };
+    pub fn offer_parts(&mut self, frame: usize, at: isize, front: &[u8], rest: &[u8], sums: Sums) -> bool {
+        let parts = Parts { front, rest, sums };
         if self.count == 0 { self.begin(frame, at, &parts) } else { self.go_on(frame, at, &parts) }
     }
 
@@ -414,8 +418,12 @@ impl Shape {
                 return false;
             }
         }
-        if parts.verified {
-            return true;
+        match parts.sums {
+            Sums::Unknown => {}
+            Sums::Right => return true,
+            Sums::Owed(Checksum { start, offset }) => {
+                return usize::from(start) == self.transport_at && offset == self.kind.checksum_offset();
+            }
         }
         let (front, end) = (parts.front, self.header_len + varying.payload);
         let (Some(begins), Some(goes_on)) = (

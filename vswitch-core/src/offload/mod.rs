@@ -13,7 +13,7 @@ mod merge;
 
 pub use checksum::{finish_checksum, finished_value, partial_checksum};
 pub use cut::{count, cut, cut_parts, header_len};
-pub use merge::{MAX_PIECES, Merged, Piece, Train};
+pub use merge::{MAX_PIECES, Merged, Piece, Sums, Train};
 
 use crate::wire::ip::{Tcp, Udp};
 use core::fmt;

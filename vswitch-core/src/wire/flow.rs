@@ -3,7 +3,7 @@
 //! Not here: which ports there are to choose from.
 
 use super::ethernet::ADDRESSES_LEN;
-use super::ip::{self, PROTOCOL_TCP, PROTOCOL_UDP};
+use super::ip::{self, Ip, PROTOCOL_TCP, PROTOCOL_UDP};
 use super::vlan::tag_stack;
 use super::{be16, be32};
 
@@ -19,27 +19,39 @@ use super::{be16, be32};
 /// translation. The two directions of a flow differ. The function may change between versions.
 #[must_use]
 pub fn entropy(frame: &[u8]) -> u32 {
-    let state = match ip::find(frame) {
-        Some(ip) => {
-            let has_ports = matches!(ip.protocol, PROTOCOL_TCP | PROTOCOL_UDP) && !ip.is_part();
-            let ports = if has_ports { be32(ip.payload(), 0).unwrap_or(0) } else { 0 };
-            let (pairs, _) = ip.address_bytes().as_chunks::<8>();
-            let start = u64::from(ip.protocol) << 32 | u64::from(ports);
-            pairs.iter().fold(start, |state, pair| mix(state, u64::from_ne_bytes(*pair)))
-        }
-        None => {
-            let (_, type_at) = tag_stack(frame);
-            let kind = u64::from(be16(frame, type_at).unwrap_or(0));
-            let mut bytes = [0; 16];
-            for (to, from) in bytes.iter_mut().zip(frame.iter().take(ADDRESSES_LEN)) {
-                *to = *from;
-            }
-            let (pairs, _) = bytes.as_chunks::<8>();
-            pairs.iter().fold(kind, |state, pair| mix(state, u64::from_ne_bytes(*pair)))
-        }
-    };
+    if let Some(ip) = ip::find(frame) {
+        return hash(&ip);
+    }
+    let (_, type_at) = tag_stack(frame);
+    let mut bytes = [0; 16];
+    for (to, from) in bytes.iter_mut().zip(frame.iter().take(ADDRESSES_LEN)) {
+        *to = *from;
+    }
+    fold(u64::from(be16(frame, type_at).unwrap_or(0)), &bytes)
+}
+
+fn hash(ip: &Ip<'_>) -> u32 {
+    let has_ports = matches!(ip.protocol, PROTOCOL_TCP | PROTOCOL_UDP) && !ip.is_part();
+    let ports = if has_ports { be32(ip.payload(), 0).unwrap_or(0) } else { 0 };
+    fold(u64::from(ip.protocol) << 32 | u64::from(ports), ip.address_bytes())
+}
+
+/// The whole words of `bytes`, mixed into `start`.
+#[inline]
+fn fold(start: u64, bytes: &[u8]) -> u32 {
+    let (words, _) = bytes.as_chunks::<8>();
+    let state = words.iter().fold(start, |state, word| mix(state, u64::from_ne_bytes(*word)));
     let last = mix(state, state);
     ((last >> 32) & 0xffff_ffff) as u32
+}
+
+/// A number of the flow that a whole TCP or UDP datagram belongs to; `front` are the first bytes of its frame of
+/// `frame_len`, all headers among them. `None` for everything else: parts of fragmented datagrams, other protocols,
+/// malformed IP.
+#[must_use]
+pub fn of_datagram(front: &[u8], frame_len: usize) -> Option<u32> {
+    let ip = ip::find_in(front, frame_len).filter(|ip| !ip.is_part())?;
+    matches!(ip.protocol, PROTOCOL_TCP | PROTOCOL_UDP).then(|| hash(&ip))
 }
 
 /// Two words to one: the halves of the 128-bit product of both, after each has been moved away from zero by
@@ -68,6 +80,10 @@ mod tests {
     #[test]
     fn a_flow_keeps_its_value_behind_other_tags() {
         let plain = entropy(&udp4(&[], [0, 1, 0, 2], [0, 0]));
+        let frame = udp4(&[], [0, 1, 0, 2], [0, 0]);
+        // Its first bytes suffice, and parts have no number of their own.
+        assert_eq!(of_datagram(&frame[..42], frame.len()), Some(plain));
+        assert_eq!(of_datagram(&udp4(&[], [0, 1, 0, 2], [0x20, 0]), 46), None);
         assert_eq!(entropy(&udp4(&[0x81, 0, 0, 5, 0x88, 0xa8, 0, 6], [0, 1, 0, 2], [0, 0])), plain);
         assert_ne!(entropy(&udp4(&[], [0, 1, 0, 3], [0, 0])), plain);
     }

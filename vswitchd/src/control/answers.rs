@@ -6,10 +6,14 @@
 use super::apply::active_file_ports;
 use super::daemon::Control;
 use super::rpc::{Call, Drops, MacAdd, MacFilter, MacKey, PortSettings, RpcError};
+use super::running::RunningPort;
 use super::state::{State, fingerprint};
+use super::underlay::words;
 use crate::config::{PortConfig, VlanMode};
 use crate::datapath::clock;
+use crate::link::AnyLink;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
 use vswitch_core::mac_table::{Entry, EntryState};
 use vswitch_core::switch::Counters;
 use vswitch_core::{DropReason, PortId, Segment, Vlan};
@@ -33,6 +37,23 @@ pub(super) fn answer(control: &mut Control, call: &Call) -> Result<Value, RpcErr
         Call::Diff => control.diff(),
         Call::Doctor => Ok(json!(control.doctor())),
         Call::Metrics => control.metrics().map(Value::String),
+    }
+}
+
+/// Which way frames of a port cross, in the kernel's words; `None` while it is down.
+fn tap_path(port: &RunningPort) -> Option<String> {
+    match &port.link.as_ref()?.link {
+        AnyLink::Tap(tap) => {
+            let [header, csum, tso, uso] = tap.offload();
+            Some(words([
+                (!header, "basic"),
+                (header, "vnet_hdr"),
+                (csum, "csum"),
+                (tso, "tso"),
+                (uso, "uso"),
+            ]))
+        }
+        AnyLink::Peer(_) | AnyLink::Memory(_) => None,
     }
 }
 
@@ -79,6 +100,7 @@ impl Control {
             (Some(_), false, _) => "waiting",
             (Some(_), true, true) => "ready",
         };
+        let tap_paths: BTreeSet<String> = running.ports.values().filter_map(tap_path).collect();
         let addresses: Vec<String> = underlay.addresses().iter().map(ToString::to_string).collect();
         Ok(json!({
             "node": self.node,
@@ -94,8 +116,8 @@ impl Control {
             "underlay": state,
             "underlay_addresses": addresses,
             "underlay_port": self.file.underlay.as_ref().map(|underlay| underlay.port),
-            "tap_path": "basic",
-            "underlay_path": "mmsg",
+            "tap_path": tap_paths.into_iter().collect::<Vec<_>>().join(", "),
+            "underlay_path": underlay.path(),
             "mac_entries": self.mac_entries(),
             "mac_limit": running.macs.limit(),
             "mac_table_bytes": running.macs.memory_bytes(),
@@ -127,6 +149,7 @@ impl Control {
                 "mac": self.settings(config).mac.to_string(),
                 "mtu": self.settings(config).mtu,
                 "addresses": config.addresses.iter().map(|(a, len)| format!("{a}/{len}")).collect::<Vec<_>>(),
+                "offload": tap_path(port),
                 "link": if port.link.is_some() { "up" } else { "down" },
                 "reason": port.reason,
                 "source": if self.state.port(name).is_some() { "runtime" } else { "file" },
@@ -159,7 +182,7 @@ impl Control {
     /// Every segment that the file names or a port uses.
     fn segment_list(&self) -> Value {
         let used = self.running.ports.values().filter_map(|port| tag_of(&port.config)).filter_map(Vlan::new);
-        let mut vlans: std::collections::BTreeSet<Vlan> = used.collect();
+        let mut vlans: BTreeSet<Vlan> = used.collect();
         for segment in &self.file.segments {
             vlans.extend(segment.vlans.clone().filter_map(Vlan::new));
         }

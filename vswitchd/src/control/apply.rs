@@ -11,12 +11,13 @@ use super::running::{PublishError, RunningPeer, RunningPort, mac_limit};
 use super::state::{State, fingerprint};
 use crate::config::{Config, PortConfig};
 use crate::datapath::{PortLink, clock};
-use crate::link::AnyLink;
+use crate::link::{AnyLink, TRAIN, TRAIN_BYTES};
 use crate::observe::log;
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
+use vswitch_core::wire::{ethernet, vxlan};
 use vswitch_core::{MacTable, PortId, Segment, Vlan};
 
 /// How long a removed interface may take to be gone.
@@ -40,6 +41,9 @@ impl Control {
                 }
                 Err(reason) => failed.push(fail("port", name, reason)),
             }
+        }
+        for port in desired.ports.values_mut() {
+            port.offload.get_or_insert(file.datapath.offload);
         }
         let peers = file.peers_for(&self.running.underlay.local).unwrap_or_else(|missing| {
             // While an address is waited for, so are its peers.
@@ -286,7 +290,8 @@ impl Control {
         let underlay = &self.running.underlay;
         let families = if underlay.mtu().is_some() { underlay.families() } else { self.file.families() };
         let mtu = config.mtu_for(&self.file, underlay.mtu().unwrap_or(1500), families);
-        Settings { mac: config.mac_for(&self.node), mtu }
+        let tunnelled = config.offload == Some(true) && self.file.underlay.is_some();
+        Settings { mac: config.mac_for(&self.node), mtu, gso_max: tunnelled.then(|| train_for(mtu)) }
     }
 
     /// Every static entry whose port runs is in the table.
@@ -320,6 +325,17 @@ impl Control {
         self.running.macs.flush_port(port.id);
         true
     }
+}
+
+/// The largest superframe, headers included, of which an interface of `mtu` should make one train for a tunnel: cut
+/// into full frames and wrapped, it is one message of UDP.
+fn train_for(mtu: u16) -> u32 {
+    let mtu = u32::from(mtu);
+    let wrapped = u32::try_from(vxlan::HEADER_LEN + ethernet::HEADER_LEN).unwrap_or(0) + mtu;
+    // TCP with timestamps over IPv4 leaves the most payload of those that matter.
+    let payload = mtu.saturating_sub(52);
+    // Linux leaves room for the headers before it counts segments (MAX_TCP_HEADER and one).
+    (TRAIN_BYTES / wrapped).min(TRAIN) * payload + 512
 }
 
 /// The ports of `file` on `node` that were not deleted at run time.

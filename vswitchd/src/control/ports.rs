@@ -17,6 +17,8 @@ use vswitch_core::Mac;
 pub(super) struct Settings {
     pub(super) mac: Mac,
     pub(super) mtu: u16,
+    /// The largest superframe its kernel may make, if that is not left to it.
+    pub(super) gso_max: Option<u32>,
 }
 
 /// Why a port is down.
@@ -57,8 +59,8 @@ pub(super) struct Opened {
 /// Opens the interface of `config`, moves it where it belongs, configures it and sets it up.
 pub(super) fn open(config: &PortConfig, settings: Settings) -> Result<Opened, PortError> {
     let namespace = namespace_of(config)?;
-    let tap =
-        open_or_adopt(Source::Open { name: &config.name }).map_err(|e| PortError::Refused(e.to_string()))?;
+    let source = Source::Open { name: &config.name, offload: config.offload.unwrap_or_default() };
+    let tap = open_or_adopt(source).map_err(|e| PortError::Refused(e.to_string()))?;
     let mut host = Netlink::open().map_err(PortError::at("opening netlink"))?;
     let interface = host
         .interface(&config.name)
@@ -70,6 +72,7 @@ pub(super) fn open(config: &PortConfig, settings: Settings) -> Result<Opened, Po
         name: ifname.filter(|ifname| *ifname != config.name),
         mtu: Some(u32::from(settings.mtu)),
         mac: Some(settings.mac),
+        gso_max: settings.gso_max,
         up: Some(true),
     };
     host.change(interface.index, &change).map_err(|error| {
@@ -112,6 +115,7 @@ pub(super) fn reconfigure(
     let change = Change {
         mtu: Some(u32::from(settings.mtu)),
         mac: (interface.mac != Some(settings.mac)).then_some(settings.mac),
+        gso_max: settings.gso_max,
         up: Some(true),
         ..Change::default()
     };

@@ -2,7 +2,7 @@
 //!
 //! An address that is not there yet is waited for. Not here: peers, and what is in a datagram.
 
-use crate::config::{Config, Families};
+use crate::config::{self, Config, Families};
 use crate::link::{LinkError, UdpPool, UdpReceiver};
 use crate::sys::netlink::Netlink;
 use std::io;
@@ -19,12 +19,25 @@ struct Family {
     receivers: Vec<Arc<UdpReceiver>>,
 }
 
+impl Family {
+    fn set_trains(&self, wanted: bool) {
+        self.pool.set_trains(wanted);
+        self.receivers.iter().for_each(|receiver| receiver.set_trains(wanted));
+    }
+}
+
+/// Those words that hold, in order.
+pub(super) fn words<'a>(words: impl IntoIterator<Item = (bool, &'a str)>) -> String {
+    words.into_iter().filter_map(|(holds, word)| holds.then_some(word)).collect::<Vec<_>>().join(" ")
+}
+
 /// The sockets that are open, and what is missing.
 #[derive(Debug, Default)]
 pub(super) struct Underlay {
     families: Vec<Family>,
     udp_port: u16,
     send_sockets: u16,
+    offload: bool,
     /// What the file asks for and the node does not have, each a sentence.
     pub(super) waiting: Vec<String>,
     /// What is allowed but hardly meant, each a sentence.
@@ -50,6 +63,17 @@ impl Underlay {
 
     pub(super) const fn udp_port(&self) -> u16 {
         self.udp_port
+    }
+
+    /// Which way datagrams go, in the kernel's words: what every family in use has.
+    pub(super) fn path(&self) -> String {
+        if self.families.is_empty() {
+            return "none".to_owned();
+        }
+        let receives = |family: &Family| family.receivers.iter().all(|receiver| receiver.trains());
+        let segment = self.families.iter().all(|family| family.pool.trains());
+        let gro = self.families.iter().all(receives);
+        words([(segment, "udp_segment"), (gro, "udp_gro"), (true, "mmsg")])
     }
 
     fn towards(&self, remote: IpAddr) -> Option<&Family> {
@@ -96,6 +120,10 @@ impl Underlay {
         self.local = assigned.iter().map(|a| a.address).collect();
         self.udp_port = wish.port;
         let resize = self.send_sockets != wish.send_sockets;
+        let offload = config.datapath.offload;
+        if std::mem::replace(&mut self.offload, offload) != offload {
+            self.families.iter().for_each(|family| family.set_trains(offload));
+        }
         let chosen = wish.choose(&self.local);
         self.waiting =
             chosen.waiting.iter().map(|spec| format!("no local address matches {spec} yet")).collect();
@@ -122,14 +150,14 @@ impl Underlay {
                 changed |= family.mtu != mtu || resize;
                 family.mtu = mtu;
                 if resize {
-                    match pool(address, wish.send_sockets) {
+                    match pool(address, wish.send_sockets, offload) {
                         Ok(pool) => family.pool = pool,
                         Err(error) => self.failed.push(error.to_string()),
                     }
                 }
                 continue;
             }
-            match open(address, wish.port, wish.send_sockets, workers) {
+            match open(address, wish, workers, offload) {
                 Ok((pool, receivers)) => {
                     self.families.push(Family { address, mtu, pool, receivers });
                     changed = true;
@@ -149,13 +177,21 @@ const RECEIVE_QUEUE: u32 = 4 << 20;
 
 type Sockets = (Arc<UdpPool>, Vec<Arc<UdpReceiver>>);
 
-fn open(address: IpAddr, port: u16, send_sockets: u16, workers: usize) -> Result<Sockets, LinkError> {
-    let receivers = UdpReceiver::open_all(SocketAddr::new(address, port), workers, RECEIVE_QUEUE)?;
-    Ok((pool(address, send_sockets)?, receivers.into_iter().map(Arc::new).collect()))
+fn open(
+    address: IpAddr,
+    wish: &config::Underlay,
+    workers: usize,
+    offload: bool,
+) -> Result<Sockets, LinkError> {
+    let receivers = UdpReceiver::open_all(SocketAddr::new(address, wish.port), workers, RECEIVE_QUEUE)?;
+    receivers.iter().for_each(|receiver| receiver.set_trains(offload));
+    Ok((pool(address, wish.send_sockets, offload)?, receivers.into_iter().map(Arc::new).collect()))
 }
 
-fn pool(address: IpAddr, send_sockets: u16) -> Result<Arc<UdpPool>, LinkError> {
+fn pool(address: IpAddr, send_sockets: u16, offload: bool) -> Result<Arc<UdpPool>, LinkError> {
     // Another process's pool begins elsewhere, so that two nodes on one host do not try the same ports.
     let start = u16::try_from(u64::from(std::process::id()) * 64 % 16_384).unwrap_or(0);
-    UdpPool::open(address, usize::from(send_sockets), start).map(Arc::new)
+    let pool = UdpPool::open(address, usize::from(send_sockets), start)?;
+    pool.set_trains(offload);
+    Ok(Arc::new(pool))
 }

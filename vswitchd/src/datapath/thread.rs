@@ -199,12 +199,15 @@ impl Thread {
                 None => return false,
             },
         };
-        let Received { drained, gone, overflow, truncated, .. } = received;
+        let Received { drained, gone, overflow, truncated, bad_offload, .. } = received;
         if overflow > 0 {
             worker.counters_mut().drop(at, DropReason::RxOverflow, overflow);
         }
         if truncated > 0 {
             worker.counters_mut().drop(at, DropReason::RxTruncated, truncated);
+        }
+        if bad_offload > 0 {
+            worker.counters_mut().drop(at, DropReason::BadOffload, bad_offload);
         }
         if !self.batch.is_empty() {
             worker.forward(now, &self.batch, &mut self.tx);

@@ -54,7 +54,7 @@ pub(super) fn isolate() -> anyhow::Result<Private> {
         ),
         _ => anyhow!("private namespaces are refused here: {error}"),
     })?;
-    let probe = Source::Open { name: "probe" };
+    let probe = Source::Open { name: "probe", offload: false };
     open_or_adopt(probe).map_err(|error| {
         anyhow!(
             "{TUN} gives no TAP ({error}): it must be the tun driver's device, character 10:200 \

@@ -47,7 +47,7 @@ pub enum LinkError {
     TunMissing,
     /// A descriptor that was handed over is of the wrong kind.
     #[error(
-        "the descriptor handed over is {what}: expected one of /dev/net/tun, attached as IFF_TAP | IFF_NO_PI without IFF_VNET_HDR"
+        "the descriptor handed over is {what}: expected one of /dev/net/tun, attached as IFF_TAP | IFF_NO_PI"
     )]
     Unfit {
         /// What it is.

@@ -90,8 +90,8 @@ impl Link for Memory {
         let mut sent = Sent::default();
         for record in tx.records(port) {
             match self.offer(scratch.copy(batch, tx, record), record.offload) {
-                Ok(()) => sent.taken(record.len()),
-                Err(error) => sent.failed(&error),
+                Ok(()) => sent.taken(1, record.len()),
+                Err(error) => sent.failed(&error, 1),
             }
         }
         sent

@@ -8,13 +8,15 @@ mod error;
 mod memory;
 mod settle;
 mod tap;
+mod trains;
 mod udp;
+mod vnet;
 
 pub use error::LinkError;
 pub use memory::Memory;
 pub use settle::Scratch;
 pub use tap::{Source, Tap, open_or_adopt};
-pub use udp::{POOL_MAX, POOL_PORTS, POOL_SIZE, Peer, UdpPool, UdpReceiver};
+pub use udp::{POOL_MAX, POOL_PORTS, POOL_SIZE, Peer, TRAIN, TRAIN_BYTES, UdpPool, UdpReceiver};
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -33,14 +35,23 @@ pub struct Received {
     pub overflow: u64,
     /// Frames lost because they did not fit their slot.
     pub truncated: u64,
+    /// Frames lost because what their kernel said they owe cannot be true.
+    pub bad_offload: u64,
     /// The errno of a read that failed in another way.
     pub error: Option<i32>,
 }
 
 impl Received {
     /// Nothing came and nothing will before the next event.
-    pub(crate) const NOTHING: Self =
-        Self { frames: 0, drained: true, gone: false, overflow: 0, truncated: 0, error: None };
+    pub(crate) const NOTHING: Self = Self {
+        frames: 0,
+        drained: true,
+        gone: false,
+        overflow: 0,
+        truncated: 0,
+        bad_offload: 0,
+        error: None,
+    };
 
     /// A read failed with `error`: drained, gone, or something else; never to be tried again at once.
     fn failed(&mut self, error: &io::Error) {
@@ -53,7 +64,8 @@ impl Received {
     }
 }
 
-/// What became of the frames of one `send`. Frames, not records: a superframe counts as those it was cut into.
+/// What became of the frames of one `send`: those of the switch's records. One that had to be cut counts as those it
+/// was cut into; those that left as one count as many as they were.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sent {
     /// Frames the kernel took.
@@ -73,20 +85,21 @@ pub struct Sent {
 }
 
 impl Sent {
-    fn taken(&mut self, bytes: usize) {
-        self.ok += 1;
+    fn taken(&mut self, frames: usize, bytes: usize) {
+        self.ok += u64::try_from(frames).unwrap_or(0);
         self.bytes += u64::try_from(bytes).unwrap_or(0);
     }
 
-    fn failed(&mut self, error: &io::Error) {
+    fn failed(&mut self, error: &io::Error, frames: usize) {
+        let frames = u64::try_from(frames).unwrap_or(0);
         match error.raw_os_error() {
-            Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => self.would_block += 1,
-            Some(libc::EMSGSIZE) => self.too_big += 1,
+            Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => self.would_block += frames,
+            Some(libc::EMSGSIZE) => self.too_big += frames,
             Some(libc::EBADFD) => {
-                self.refused += 1;
+                self.refused += frames;
                 self.gone = true;
             }
-            _ => self.refused += 1,
+            _ => self.refused += frames,
         }
     }
 

@@ -1,23 +1,45 @@
 //! A TAP: frames to and from the kernel of a host or a pod, one read or write each.
 //!
-//! This is the basic way, without offload: the kernel finishes its checksums and cuts its superframes before
-//! we read. The descriptor is opened on the host, also for an interface that moves to a namespace later; so
-//! the namespace can die, and its death shows as EBADFD here. Moving and configuring is netlink's.
+//! With offload, a frame has a virtio-net header in front, may be a superframe, and may owe its checksum; and frames
+//! of one flow that leave one after the other leave as one superframe. In the basic way, without, the kernel finishes
+//! checksums and cuts superframes before we read, and we do before we write. The descriptor is opened on the host,
+//! also for an interface that moves to a namespace later; so the namespace can die, and its death shows as EBADFD
+//! here. Moving and configuring is netlink's.
 
-use super::{Link, LinkError, Received, Scratch, Sent};
+use super::trains::{LANES, Leaves, Offered};
+use super::{Link, LinkError, Received, Scratch, Sent, vnet};
 use crate::sys::{event, tun};
 use std::fs::File;
 use std::io::{self, IoSlice, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use tun_tap::{Iface, Mode};
-use vswitch_core::frame::SLOT_LEN;
+use vswitch_core::frame::{SLOT_LEN, TxRecord};
+use vswitch_core::offload::{GsoKind, MAX_PIECES, Merged, cut};
+use vswitch_core::wire::ip::Tcp;
 use vswitch_core::{Arrival, Batch, Offload, PortId, TxList};
 
 /// Frames that one `receive` reads at most, so that no port starves another.
 const BUDGET: usize = 64;
 
-/// Pieces of a frame that are gathered; a frame in more is copied.
-const PIECES: usize = 64;
+/// Bytes after which one `receive` reads no further: what was read is still in a core's cache when it leaves.
+const BUDGET_BYTES: usize = 128 << 10;
+
+/// Pieces of a frame that are gathered, the virtio-net header among them; a frame in more is copied.
+const PIECES: usize = 4;
+
+/// What is asked of a kernel, in order: the first that it grants.
+const OFFERS: [libc::c_uint; 4] = [
+    libc::TUN_F_CSUM
+        | libc::TUN_F_TSO4
+        | libc::TUN_F_TSO6
+        | libc::TUN_F_TSO_ECN
+        | libc::TUN_F_USO4
+        | libc::TUN_F_USO6,
+    libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN,
+    libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6,
+    libc::TUN_F_CSUM,
+];
 
 /// Where a TAP comes from.
 #[derive(Debug)]
@@ -26,25 +48,34 @@ pub enum Source<'a> {
     Open {
         /// 1..=15 bytes.
         name: &'a str,
+        /// With a virtio-net header and whatever offload the kernel has; where it has none, the basic way.
+        offload: bool,
     },
     /// Somebody else opened it and handed the descriptor over.
     Adopt(OwnedFd),
 }
 
-/// A TAP without packet information or virtio header, non-blocking.
+/// A TAP without packet information, non-blocking.
 #[derive(Debug)]
 pub struct Tap {
     file: File,
     name: String,
+    /// Frames wear a virtio-net header.
+    header: bool,
+    /// The kernel leaves checksums to us.
+    csum: bool,
+    /// Superframes of TCP, and of UDP, cross. Only what the kernel granted, less what it refused later.
+    tso: AtomicBool,
+    uso: AtomicBool,
 }
 
-/// Opens or adopts a TAP.
+/// Opens or adopts a TAP. One that is adopted is used with offload if it has a virtio-net header.
 ///
 /// It is down and unconfigured when new; see [`crate::sys::netlink`]. It is deleted when the last descriptor
 /// of it closes, unless somebody made it persistent.
 pub fn open_or_adopt(source: Source<'_>) -> Result<Tap, LinkError> {
     let fd = match source {
-        Source::Open { name } => open(name)?,
+        Source::Open { name, offload } => open(name, offload)?,
         Source::Adopt(fd) => fd,
     };
     let attached = tun::attached(fd.as_fd()).map_err(|error| match error.raw_os_error() {
@@ -57,18 +88,26 @@ pub fn open_or_adopt(source: Source<'_>) -> Result<Tap, LinkError> {
     if !attached.is_tap() {
         return Err(LinkError::Unfit { what: "a TUN, which carries IP packets" });
     }
-    if attached.has_vnet_header() {
-        return Err(LinkError::Unfit { what: "a TAP with a virtio-net header in front of its frames" });
-    }
     if tun::has_packet_information(fd.as_fd()).map_err(LinkError::os("asking what the tap is"))? {
         return Err(LinkError::Unfit { what: "a TAP with packet information in front of its frames" });
     }
-    tun::clear_offload(fd.as_fd()).map_err(LinkError::os("clearing the tap's offload flags"))?;
+    let header = attached.has_vnet_header();
+    let mut granted = 0;
+    if header {
+        tun::set_header(fd.as_fd(), vnet::LEN).map_err(LinkError::os("setting up the tap's header"))?;
+        granted = OFFERS.into_iter().find(|offer| tun::set_offload(fd.as_fd(), *offer).is_ok()).unwrap_or(0);
+    }
+    if granted == 0 {
+        tun::set_offload(fd.as_fd(), 0).map_err(LinkError::os("clearing the tap's offload flags"))?;
+    }
     event::set_nonblocking(fd.as_fd()).map_err(LinkError::os("making the tap non-blocking"))?;
-    Ok(Tap { file: File::from(fd), name: attached.name })
+    let has = |feature| AtomicBool::new(granted & feature != 0);
+    let (tso, uso) = (has(libc::TUN_F_TSO4), has(libc::TUN_F_USO4));
+    let csum = granted & libc::TUN_F_CSUM != 0;
+    Ok(Tap { file: File::from(fd), name: attached.name, header, csum, tso, uso })
 }
 
-fn open(name: &str) -> Result<OwnedFd, LinkError> {
+fn open(name: &str, offload: bool) -> Result<OwnedFd, LinkError> {
     let named = || name.to_owned();
     if name.len() >= libc::IFNAMSIZ {
         return Err(LinkError::NameTooLong { name: named() });
@@ -78,15 +117,19 @@ fn open(name: &str) -> Result<OwnedFd, LinkError> {
     if name.is_empty() || name == "." || name == ".." || name.bytes().any(odd) {
         return Err(LinkError::NameInvalid { name: named() });
     }
-    let tap = Iface::without_packet_info(name, Mode::Tap).map_err(|error| match error.raw_os_error() {
+    let opened = if offload {
+        tun::open_with_header(name)
+    } else {
+        Iface::without_packet_info(name, Mode::Tap).map(tun::into_owned)
+    };
+    opened.map_err(|error| match error.raw_os_error() {
         Some(libc::EBUSY) => LinkError::Busy { name: named() },
         Some(libc::EINVAL) => LinkError::NotTap { name: named() },
         Some(libc::EPERM | libc::EACCES) => LinkError::NotPermitted { name: named() },
         // ENOTTY: something else has been put in its place, as containers do with /dev/null.
         Some(libc::ENOENT | libc::ENODEV | libc::ENXIO | libc::ENOTTY) => LinkError::TunMissing,
         _ => LinkError::Os { what: "opening a tap", source: error },
-    })?;
-    Ok(tun::into_owned(tap))
+    })
 }
 
 impl Tap {
@@ -96,31 +139,205 @@ impl Tap {
         &self.name
     }
 
-    fn write(&self, pieces: &[IoSlice<'_>], sent: &mut Sent) {
-        let written = loop {
+    /// Whether frames cross with a virtio-net header; unfinished checksums; superframes of TCP, and of UDP.
+    #[must_use]
+    pub fn offload(&self) -> [bool; 4] {
+        [self.header, self.csum, self.tso.load(Ordering::Relaxed), self.uso.load(Ordering::Relaxed)]
+    }
+
+    /// Writes one frame; its pieces begin with the virtio-net header where there is one.
+    fn write(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        loop {
             match (&self.file).write_vectored(pieces) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                written => break written,
+                Ok(bytes) => return Ok(bytes - if self.header { vnet::LEN } else { 0 }),
+                Err(error) => return Err(error),
             }
-        };
-        match written {
-            Ok(bytes) => sent.taken(bytes),
-            Err(error) => sent.failed(&error),
         }
     }
+
+    /// The feature that a superframe of `kind` needs.
+    const fn feature(&self, kind: GsoKind) -> &AtomicBool {
+        match kind {
+            GsoKind::Tcp4 | GsoKind::Tcp6 => &self.tso,
+            GsoKind::Udp => &self.uso,
+        }
+    }
+
+    /// Writes a record as it is, with what it owes; one that this kernel does not take so is cut.
+    fn write_record(
+        &self,
+        batch: &Batch,
+        tx: &TxList,
+        record: &TxRecord,
+        scratch: &mut Scratch,
+        sent: &mut Sent,
+    ) {
+        let owed = record.offload;
+        if owed.gso.is_some_and(|gso| !self.feature(gso.kind).load(Ordering::Relaxed)) {
+            return self.write_cut(scratch.copy(batch, tx, record), owed, sent);
+        }
+        let cwr = owed.gso.is_some() && has_cwr(tx.pieces(record, batch), owed);
+        let header = vnet::header(owed, cwr);
+        let mut gathered = [IoSlice::new(&[]); PIECES];
+        gathered[0] = IoSlice::new(&header);
+        let mut pieces = tx.pieces(record, batch);
+        let mut len = 1;
+        for (place, piece) in gathered[1..].iter_mut().zip(&mut pieces) {
+            *place = IoSlice::new(piece);
+            len += 1;
+        }
+        let written = if pieces.next().is_none() {
+            self.write(&gathered[..len])
+        } else {
+            self.write(&[IoSlice::new(&header), IoSlice::new(scratch.copy(batch, tx, record))])
+        };
+        match written {
+            Ok(bytes) => sent.taken(1, bytes),
+            Err(error) if owed.gso.is_some() && error.raw_os_error() == Some(libc::EINVAL) => {
+                self.write_cut(scratch.copy(batch, tx, record), owed, sent);
+            }
+            Err(error) => sent.failed(&error, 1),
+        }
+    }
+
+    /// Cuts the superframe `frame` and writes what that gives.
+    fn write_cut(&self, frame: &[u8], owed: Offload, sent: &mut Sent) {
+        let visit = |head: &[u8], payload: std::ops::Range<usize>| {
+            let payload = frame.get(payload).unwrap_or_default();
+            let pieces = [&vnet::NOTHING, head, payload].map(IoSlice::new);
+            match self.write(&pieces) {
+                Ok(bytes) => sent.taken(1, bytes),
+                Err(error) => sent.failed(&error, 1),
+            }
+        };
+        if cut(frame, &owed, visit).is_err() {
+            sent.bad_offload += 1;
+        }
+    }
+
+    /// Writes a train of `frames`, `bytes` in all, as one superframe. A kernel that refuses it, though nothing is
+    /// wrong with it, is not asked again: then its frames leave one by one.
+    fn write_train(&self, batch: &Batch, merged: &Merged<'_>, frames: usize, bytes: usize, sent: &mut Sent) {
+        let header = vnet::header(merged.offload, false);
+        let mut pieces = [IoSlice::new(&[]); MAX_PIECES + 2];
+        pieces[0] = IoSlice::new(&header);
+        pieces[1] = IoSlice::new(merged.head);
+        for (place, piece) in pieces[2..].iter_mut().zip(merged.pieces) {
+            let range = piece.from as usize..piece.to as usize;
+            *place = IoSlice::new(batch.bytes(piece.frame as usize).get(range).unwrap_or_default());
+        }
+        let pieces = &pieces[..2 + merged.pieces.len()];
+        match self.write(pieces) {
+            Ok(_) => sent.taken(frames, bytes),
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                if let Some(gso) = merged.offload.gso {
+                    self.feature(gso.kind).store(false, Ordering::Relaxed);
+                }
+                // Once in the life of a TAP at most.
+                let whole: Vec<u8> = pieces[1..].iter().flat_map(|piece| piece.iter().copied()).collect();
+                self.write_cut(&whole, merged.offload, sent);
+            }
+            Err(error) => sent.failed(&error, frames),
+        }
+    }
+
+    /// Writes what waits in `lane`.
+    fn leave(&self, batch: &Batch, tx: &TxList, lane: usize, scratch: &mut Scratch, sent: &mut Sent) {
+        match scratch.trains.leave(lane) {
+            None => {}
+            Some(Leaves::Alone(record)) => self.write_record(batch, tx, &record, scratch, sent),
+            Some(Leaves::Merged { merged, frames, bytes }) => {
+                self.write_train(batch, &merged, frames, bytes, sent);
+            }
+        }
+    }
+
+    /// With a virtio-net header: neighbours of one flow leave as one.
+    fn send_merged(&self, batch: &Batch, tx: &TxList, port: PortId, scratch: &mut Scratch) -> Sent {
+        let mut sent = Sent::default();
+        let merges = self.tso.load(Ordering::Relaxed) && self.uso.load(Ordering::Relaxed);
+        let alone = !merges || tx.records(port).nth(1).is_none();
+        for record in tx.records(port) {
+            let mut offered = if alone { Offered::Alone } else { scratch.trains.offer(batch, tx, record) };
+            if let Offered::Behind(lane) = offered {
+                self.leave(batch, tx, lane, scratch, &mut sent);
+                offered = scratch.trains.offer(batch, tx, record);
+            }
+            match offered {
+                Offered::Taken => continue,
+                Offered::Alone | Offered::Behind(_) => {}
+                Offered::Last => (0..LANES).for_each(|lane| self.leave(batch, tx, lane, scratch, &mut sent)),
+            }
+            self.write_record(batch, tx, record, scratch, &mut sent);
+        }
+        if !alone {
+            (0..LANES).for_each(|lane| self.leave(batch, tx, lane, scratch, &mut sent));
+        }
+        sent
+    }
+
+    /// Without one: every frame by itself, nothing owed.
+    fn send_basic(&self, batch: &Batch, tx: &TxList, port: PortId, scratch: &mut Scratch) -> Sent {
+        let mut sent = Sent::default();
+        scratch.clear();
+        for record in tx.records(port) {
+            if scratch.settle(batch, tx, record, 0, 0).is_none() {
+                sent.bad_offload += 1;
+            }
+        }
+        for frame in scratch.settled(batch, 0) {
+            let mut pieces = [IoSlice::new(&[]); 2];
+            pieces.iter_mut().zip(frame).for_each(|(place, piece)| *place = IoSlice::new(piece));
+            match self.write(&pieces) {
+                Ok(bytes) => sent.taken(1, bytes),
+                Err(error) => sent.failed(&error, 1),
+            }
+        }
+        sent
+    }
+}
+
+/// Whether a TCP superframe that owes its checksum has CWR set.
+fn has_cwr<'a>(pieces: impl Iterator<Item = &'a [u8]>, owed: Offload) -> bool {
+    let tcp = owed.gso.is_some_and(|gso| gso.kind != GsoKind::Udp);
+    let Some(checksum) = owed.checksum.filter(|_| tcp) else { return false };
+    // The flags, from the header's first byte (RFC 9293 §3.1).
+    let mut at = usize::from(checksum.start) + 13;
+    for piece in pieces {
+        match piece.get(at) {
+            Some(flags) => return flags & Tcp::CWR != 0,
+            None => at -= piece.len(),
+        }
+    }
+    false
 }
 
 impl Link for Tap {
     fn receive(&self, port: PortId, batch: &mut Batch) -> Received {
         let mut received = Received::default();
+        let begin = if self.header { vnet::LEN } else { 0 };
+        let mut bytes = 0;
         for _ in 0..BUDGET {
-            let Some(slot) = batch.spare() else { break };
+            let Some(slot) = batch.spare().filter(|_| bytes < BUDGET_BYTES) else { break };
             match (&self.file).read(slot) {
                 // A TAP hides how much it cut off; a full slot is the sign. No MTU allows such a frame today.
                 Ok(len) if len >= SLOT_LEN => received.truncated += 1,
                 Ok(len) => {
-                    batch.push(Arrival::Port(port), len, Offload::NONE);
+                    let owed = match slot.get(begin..len) {
+                        Some(frame) if self.header => {
+                            slot.first_chunk().and_then(|header| vnet::read(*header, frame))
+                        }
+                        frame => frame.map(|_| Offload::NONE),
+                    };
+                    let Some(owed) = owed else {
+                        received.bad_offload += 1;
+                        continue;
+                    };
+                    batch.push_part(0, begin..len, Arrival::Port(port), owed);
+                    batch.take(1);
                     received.frames += 1;
+                    bytes += len;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
@@ -133,30 +350,11 @@ impl Link for Tap {
     }
 
     fn send(&self, batch: &Batch, tx: &TxList, port: PortId, scratch: &mut Scratch) -> Sent {
-        let mut sent = Sent::default();
-        for record in tx.records(port) {
-            if !record.offload.is_none() {
-                if scratch.settle(batch, tx, record, 0).is_some() {
-                    scratch.settled(0).for_each(|pieces| self.write(&pieces.map(IoSlice::new), &mut sent));
-                } else {
-                    sent.bad_offload += 1;
-                }
-                continue;
-            }
-            let mut gathered = [IoSlice::new(&[]); PIECES];
-            let mut pieces = tx.pieces(record, batch);
-            let mut len = 0;
-            for (place, piece) in gathered.iter_mut().zip(&mut pieces) {
-                *place = IoSlice::new(piece);
-                len += 1;
-            }
-            if pieces.next().is_none() {
-                self.write(&gathered[..len], &mut sent);
-            } else {
-                self.write(&[IoSlice::new(scratch.copy(batch, tx, record))], &mut sent);
-            }
+        if self.header {
+            self.send_merged(batch, tx, port, scratch)
+        } else {
+            self.send_basic(batch, tx, port, scratch)
         }
-        sent
     }
 
     fn fd(&self) -> Option<BorrowedFd<'_>> {
@@ -170,7 +368,7 @@ mod tests {
 
     #[test]
     fn a_name_the_kernel_would_not_take_is_refused_before_it_is_asked() {
-        let open = |name| open_or_adopt(Source::Open { name }).unwrap_err().to_string();
+        let open = |name| open_or_adopt(Source::Open { name, offload: false }).unwrap_err().to_string();
         assert_eq!(
             open("a-name-of-sixteen"),
             "interface name \"a-name-of-sixteen\" has 17 bytes: at most 15 are allowed"

@@ -7,14 +7,15 @@
 
 use super::{Link, LinkError, Received, Scratch, Sent};
 use crate::sys::address::SocketName;
-use crate::sys::mmsg::{self, DATAGRAMS, Run};
+use crate::sys::mmsg::{self, Run};
+pub use crate::sys::mmsg::{TRAIN, TRAIN_BYTES};
 use crate::sys::socket;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use vswitch_core::{Arrival, Batch, Offload, PortId, TxList};
 
 /// Bytes of the VXLAN header, in front of the Ethernet frame in each record.
@@ -29,18 +30,20 @@ pub const POOL_SIZE: usize = 16;
 /// The largest pool.
 pub const POOL_MAX: usize = 64;
 
-/// A received datagram that is whole.
-#[derive(Clone, Copy)]
-struct Kept {
-    len: usize,
-    remote: IpAddr,
-}
+/// Messages that one `receive` takes at most; each may be a train of 64 KiB, and what was read should still be in a
+/// core's cache when it leaves.
+const MESSAGES: usize = 8;
+
+/// What each sending socket may have on its way, in bytes.
+const SEND_QUEUE: u32 = 4 << 20;
 
 /// A socket on the tunnel port, one worker's.
 #[derive(Debug)]
 pub struct UdpReceiver {
     socket: OwnedFd,
     local: SocketAddr,
+    /// The kernel hands over datagrams of one flow together (UDP_GRO).
+    trains: AtomicBool,
     /// The kernel's count of lost datagrams when last reported. Written by the receiving worker only.
     lost: AtomicU32,
 }
@@ -74,7 +77,7 @@ impl UdpReceiver {
                     socket::take_zero_checksums(&socket).map_err(&set)?;
                 }
                 bind(&socket)?;
-                Ok(Self { socket, local, lost: AtomicU32::new(0) })
+                Ok(Self { socket, local, trains: AtomicBool::new(false), lost: AtomicU32::new(0) })
             })
             .collect()
     }
@@ -91,34 +94,34 @@ impl UdpReceiver {
         self.socket.as_fd()
     }
 
-    /// Adds up to 32 waiting datagrams to `batch`. Never waits.
-    pub fn receive(&self, batch: &mut Batch) -> Received {
-        let mut kept = [Kept { len: 0, remote: IpAddr::V4(Ipv4Addr::UNSPECIFIED) }; DATAGRAMS];
-        let received = {
-            let mut spares = batch.spares();
-            let wanted = spares.len().min(DATAGRAMS);
-            let mut slots: [&mut [u8]; DATAGRAMS] =
-                std::array::from_fn(|_| spares.next().unwrap_or_default());
-            self.fill(&mut slots[..wanted], &mut kept)
-        };
-        for &Kept { len, remote } in &kept[..received.frames] {
-            let (local, udp_port) = (self.local.ip(), self.local.port());
-            batch.push(Arrival::Underlay { local, remote, udp_port }, len, Offload::NONE);
-        }
-        received
+    /// Wants trains of the kernel, or wants none; it has them only where it can.
+    pub fn set_trains(&self, wanted: bool) {
+        let has = socket::take_trains(&self.socket, wanted).is_ok();
+        self.trains.store(wanted && has, Ordering::Relaxed);
     }
 
-    /// Fills `slots` from the first on, without a hole, and says in `kept` with what.
-    fn fill(&self, slots: &mut [&mut [u8]], kept: &mut [Kept; DATAGRAMS]) -> Received {
+    /// Whether the kernel hands over trains; not at first.
+    #[must_use]
+    pub fn trains(&self) -> bool {
+        self.trains.load(Ordering::Relaxed)
+    }
+
+    /// Adds waiting datagrams to `batch`, those of up to 8 messages. Never waits.
+    pub fn receive(&self, batch: &mut Batch) -> Received {
         let mut received = Received::default();
-        if slots.is_empty() {
+        let mut spares = batch.spares();
+        let wanted = spares.len().min(MESSAGES);
+        if wanted == 0 {
             return received;
         }
+        let mut slots: [&mut [u8]; MESSAGES] = std::array::from_fn(|_| spares.next().unwrap_or_default());
+        let slots = &mut slots[..wanted];
         // An error that is pending on the socket is reported once, instead of what is waiting.
         let got = match mmsg::receive(self.fd(), slots) {
             Err(error) if is_passing(&error) => mmsg::receive(self.fd(), slots),
             got => got,
         };
+        drop(spares);
         let got = match got {
             Ok(got) => got,
             Err(error) => {
@@ -126,24 +129,30 @@ impl UdpReceiver {
                 return received;
             }
         };
-        received.drained = got.all().len() < slots.len();
+        received.drained = got.all().len() < wanted;
         received.overflow = got.lost.map_or(0, |lost| self.newly_lost(lost));
-        for (i, datagram) in got.all().iter().enumerate() {
-            if datagram.truncated {
+        let (local, udp_port) = (self.local.ip(), self.local.port());
+        for (i, message) in got.all().iter().enumerate() {
+            if message.truncated {
                 received.truncated += 1;
                 continue;
             }
-            let to = received.frames;
-            if to < i {
-                let (before, from) = slots.split_at_mut(i);
-                before[to][..datagram.len].copy_from_slice(&from[0][..datagram.len]);
+            let remote = message.from.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |from| from.ip());
+            let arrival = Arrival::Underlay { local, remote, udp_port };
+            // A message without a byte is a datagram all the same.
+            let segment = message.segment.unwrap_or(message.len).max(1);
+            let mut from = 0;
+            loop {
+                let to = message.len.min(from + segment);
+                batch.push_part(i, from..to, arrival, Offload::NONE);
+                received.frames += 1;
+                from = to;
+                if from == message.len {
+                    break;
+                }
             }
-            kept[to].len = datagram.len;
-            if let Some(from) = datagram.from {
-                kept[to].remote = from.ip();
-            }
-            received.frames += 1;
         }
+        batch.take(got.all().len());
         received
     }
 
@@ -185,6 +194,8 @@ fn is_passing(error: &io::Error) -> bool {
 #[derive(Debug)]
 pub struct UdpPool {
     senders: Vec<(OwnedFd, u16)>,
+    /// The kernel cuts trains (UDP_SEGMENT); off for good once it refused one that it should have taken.
+    trains: AtomicBool,
 }
 
 impl UdpPool {
@@ -212,12 +223,25 @@ impl UdpPool {
             socket::never_fragment(&socket, local).map_err(&set)?;
             // Nobody reads here: whoever sends to these ports shall fill as little memory as possible.
             socket::set_receive_queue(&socket, 0).map_err(&set)?;
+            socket::set_send_queue(&socket, SEND_QUEUE).map_err(&set)?;
             senders.push((socket, port));
         }
         if senders.is_empty() {
             return Err(LinkError::NoSourcePort { address: local });
         }
-        Ok(Self { senders })
+        Ok(Self { senders, trains: AtomicBool::new(false) })
+    }
+
+    /// Sends trains, where the kernel can, or sends none.
+    pub fn set_trains(&self, wanted: bool) {
+        let can = wanted && self.senders.iter().all(|(socket, _)| socket::can_segment(socket));
+        self.trains.store(can, Ordering::Relaxed);
+    }
+
+    /// Whether trains are sent; not at first.
+    #[must_use]
+    pub fn trains(&self) -> bool {
+        self.trains.load(Ordering::Relaxed)
     }
 
     /// The source ports, in the order that entropy picks them.
@@ -238,71 +262,94 @@ impl UdpPool {
 
     fn send(&self, to: &SocketName, batch: &Batch, tx: &TxList, port: PortId, scratch: &mut Scratch) -> Sent {
         let mut sent = Sent::default();
+        scratch.clear();
+        let mut wanted = 0_u64;
+        for record in tx.records(port) {
+            let place = self.place(record.entropy);
+            match scratch.settle(batch, tx, record, WRAP, place) {
+                Some(()) => wanted |= 1 << place,
+                None => sent.bad_offload += 1,
+            }
+        }
         // A pass for each sender that has something, so that runs are long and each flow keeps its order.
-        let mut wanted = tx.records(port).fold(0_u64, |bits, record| bits | 1 << self.place(record.entropy));
         while wanted != 0 {
             let place = wanted.trailing_zeros() as usize;
             wanted &= wanted - 1;
+            let mut run = Run::new(self.trains());
             let socket = self.senders[place].0.as_fd();
-            let mut run = Run::default();
-            for record in tx.records(port).filter(|record| self.place(record.entropy) == place) {
-                if record.offload.is_none() {
-                    if run.push(tx.pieces(record, batch)) {
-                        continue;
-                    }
-                    flush(&mut run, socket, to, &mut sent);
-                    if run.push(tx.pieces(record, batch)) {
-                        continue;
-                    }
-                    // More pieces than a run has room for.
-                    let mut alone = Run::default();
-                    alone.push(std::iter::once(scratch.copy(batch, tx, record)));
-                    flush(&mut alone, socket, to, &mut sent);
-                } else {
-                    flush(&mut run, socket, to, &mut sent);
-                    if scratch.settle(batch, tx, record, WRAP).is_none() {
-                        sent.bad_offload += 1;
-                        continue;
-                    }
-                    let mut cuts = Run::default();
-                    for pieces in scratch.settled(WRAP) {
-                        if !cuts.push(pieces.into_iter()) {
-                            flush(&mut cuts, socket, to, &mut sent);
-                            cuts.push(pieces.into_iter());
-                        }
-                    }
-                    flush(&mut cuts, socket, to, &mut sent);
+            for datagram in scratch.settled(batch, place) {
+                let mut pieces = [&[][..]; 2];
+                let count = pieces.iter_mut().zip(datagram).map(|(place, piece)| *place = piece).count();
+                let pieces = || pieces.into_iter().take(count);
+                if !run.push(pieces()) {
+                    self.flush(&mut run, socket, to, &mut sent);
+                    run.push(pieces());
                 }
             }
-            flush(&mut run, socket, to, &mut sent);
+            self.flush(&mut run, socket, to, &mut sent);
         }
         sent
     }
-}
 
-/// Sends and empties `run`, each datagram whatever becomes of the others.
-fn flush(run: &mut Run<'_>, socket: BorrowedFd<'_>, to: &SocketName, sent: &mut Sent) {
-    let mut at = 0;
-    let mut tried = false;
-    while at < run.len() {
-        match run.send(at, socket, to) {
-            Ok(taken) => {
-                // The kernel takes at least one or says why not.
-                let end = at + taken.max(1);
-                (at..end).for_each(|i| sent.taken(run.bytes(i)));
-                at = end;
-                tried = false;
+    /// Sends and empties `run`, each datagram whatever becomes of the others.
+    fn flush(&self, run: &mut Run<'_>, socket: BorrowedFd<'_>, to: &SocketName, sent: &mut Sent) {
+        let mut at = 0;
+        let mut tried = false;
+        while at < run.len() {
+            let (_, datagrams) = run.size(at);
+            match run.send(at, socket, to) {
+                Ok(taken) => {
+                    // The kernel takes at least one or says why not.
+                    let end = at + taken.max(1);
+                    for (bytes, datagrams) in (at..end).map(|i| run.size(i)) {
+                        sent.taken(datagrams, bytes);
+                    }
+                    at = end;
+                    tried = false;
+                    continue;
+                }
+                // It may have been pending since an earlier datagram: once more.
+                Err(error) if !tried && is_passing(&error) => {
+                    tried = true;
+                    continue;
+                }
+                Err(error) if datagrams > 1 && !is_full(&error) => {
+                    self.split(run, at, &error, socket, to, sent)
+                }
+                Err(error) => sent.failed(&error, datagrams),
             }
-            // It may have been pending since an earlier datagram: once more.
-            Err(error) if !tried && is_passing(&error) => tried = true,
-            Err(error) => {
-                sent.failed(&error);
-                at += 1;
-                tried = false;
+            at += 1;
+            tried = false;
+        }
+        run.clear();
+    }
+
+    /// Sends the datagrams of a train one by one, which the kernel refused. If it takes the first, it cannot do trains
+    /// on this path (a route out of an interface that does no checksums, say) and is not asked again.
+    fn split(
+        &self,
+        run: &Run<'_>,
+        train: usize,
+        refused: &io::Error,
+        socket: BorrowedFd<'_>,
+        to: &SocketName,
+        sent: &mut Sent,
+    ) {
+        let before = sent.ok;
+        for (n, pieces) in run.datagrams(train).enumerate() {
+            let mut alone = Run::new(false);
+            alone.push(pieces.iter().map(|piece| &**piece));
+            self.flush(&mut alone, socket, to, sent);
+            if n == 0 && sent.ok > before && refused.raw_os_error() != Some(libc::EMSGSIZE) {
+                self.trains.store(false, Ordering::Relaxed);
             }
         }
     }
-    run.clear();
+}
+
+/// The kernel has no room now; that says nothing about what was sent.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM))
 }
 
 /// A remote node: the sending side of a tunnel port. What it sends arrives at the receivers, with everybody

@@ -65,6 +65,8 @@ pub struct Change<'a> {
     pub mtu: Option<u32>,
     /// Its new MAC address.
     pub mac: Option<Mac>,
+    /// The largest superframe it may be given, in bytes with headers.
+    pub gso_max: Option<u32>,
     /// Up or down.
     pub up: Option<bool>,
 }
@@ -131,6 +133,7 @@ impl Netlink {
         attributes.extend(change.name.map(|name| LinkAttribute::IfName(name.to_owned())));
         attributes.extend(change.mtu.map(LinkAttribute::Mtu));
         attributes.extend(change.mac.map(|mac| LinkAttribute::Address(mac.bytes().to_vec())));
+        attributes.extend(change.gso_max.map(LinkAttribute::GsoMaxSize));
         if let Some(up) = change.up {
             message.header.flags.set(LinkFlags::Up, up);
             message.header.change_mask = LinkFlags::Up;

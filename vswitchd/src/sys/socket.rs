@@ -80,6 +80,23 @@ pub fn set_receive_queue(socket: &OwnedFd, bytes: u32) -> io::Result<()> {
         .or_else(|_| set(socket, libc::SOL_SOCKET, libc::SO_RCVBUF, bytes))
 }
 
+/// Asks for `bytes` of send queue, beyond the system's limit where we may (SO_SNDBUFFORCE).
+pub fn set_send_queue(socket: &OwnedFd, bytes: u32) -> io::Result<()> {
+    let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
+    set(socket, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, bytes)
+        .or_else(|_| set(socket, libc::SOL_SOCKET, libc::SO_SNDBUF, bytes))
+}
+
+/// Whether the kernel cuts a message of `socket` into datagrams when asked to (UDP_SEGMENT, Linux 4.18).
+pub fn can_segment(socket: &OwnedFd) -> bool {
+    set(socket, libc::SOL_UDP, libc::UDP_SEGMENT, 0).is_ok()
+}
+
+/// Lets the kernel hand over many datagrams of one flow as one message, or not (UDP_GRO, Linux 5.0).
+pub fn take_trains(socket: &OwnedFd, wanted: bool) -> io::Result<()> {
+    set(socket, libc::SOL_UDP, libc::UDP_GRO, wanted.into())
+}
+
 /// How many datagrams `socket` has lost since it was made, to a full queue or a bad checksum, modulo 2³²
 /// (SO_MEMINFO): the same count that comes with a datagram, but to be had when none comes.
 pub fn lost(socket: BorrowedFd<'_>) -> io::Result<u32> {

@@ -1,10 +1,12 @@
-//! The tun driver's ioctls: what an open descriptor of /dev/net/tun is, and clearing what sticks to it.
-//! Opening a TAP is the link room's.
+//! The tun driver's ioctls: a TAP with a virtio-net header, what an open descriptor of /dev/net/tun is, and what
+//! sticks to it. What the header says is the link room's.
 
 use super::check;
 use std::ffi::CStr;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 
 /// A `struct ifreq` as the tun ioctls use it: name and flags.
 #[repr(C)]
@@ -69,12 +71,37 @@ pub fn has_packet_information(tap: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(attached?.flags & libc::IFF_NO_PI == 0)
 }
 
-/// Promises the kernel that we take no unfinished checksum and no superframe (TUNSETOFFLOAD 0). What an
-/// earlier owner of a persistent interface promised sticks to it otherwise.
-pub fn clear_offload(tun: BorrowedFd<'_>) -> io::Result<()> {
-    let none: libc::c_ulong = 0;
+/// Creates the TAP `name`, or attaches to a persistent one nobody uses: no packet information, a virtio-net header in
+/// front of each frame, non-blocking. `InvalidInput` also when the name has more than 15 bytes.
+pub fn open_with_header(name: &str) -> io::Result<OwnedFd> {
+    let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
+    let flags = libc::c_short::try_from(flags).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let mut request = Request { name: [0; libc::IFNAMSIZ], flags, rest: [0; 22] };
+    let room = request.name.get_mut(..name.len()).filter(|room| room.len() < libc::IFNAMSIZ);
+    room.ok_or(io::ErrorKind::InvalidInput)?.copy_from_slice(name.as_bytes());
+    let tun = File::options().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun")?;
+    // SAFETY: the kernel reads and writes one struct ifreq (40 bytes on 64-bit Linux), which `Request` is large
+    // enough for.
+    check(unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETIFF as libc::Ioctl, &raw mut request) })?;
+    Ok(tun.into())
+}
+
+/// Fixes the virtio-net header of `tun` to `len` bytes, numbers in it little-endian, whoever set it before.
+pub fn set_header(tun: BorrowedFd<'_>, len: usize) -> io::Result<()> {
+    let len = libc::c_int::try_from(len).map_err(|_| io::ErrorKind::InvalidInput)?;
+    for (request, value) in [(libc::TUNSETVNETHDRSZ, len), (libc::TUNSETVNETLE, 1)] {
+        // SAFETY: both read one int, which outlives the call.
+        check(unsafe { libc::ioctl(tun.as_raw_fd(), request as libc::Ioctl, &raw const value) })?;
+    }
+    Ok(())
+}
+
+/// Promises the kernel what we take from it: unfinished checksums and superframes, by TUN_F_ bits (TUNSETOFFLOAD);
+/// 0: nothing. What an earlier owner of a persistent interface promised sticks to it otherwise.
+pub fn set_offload(tun: BorrowedFd<'_>, features: libc::c_uint) -> io::Result<()> {
+    let features = libc::c_ulong::from(features);
     // SAFETY: TUNSETOFFLOAD takes its argument by value; no memory is involved.
-    check(unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETOFFLOAD as libc::Ioctl, none) }).map(drop)
+    check(unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETOFFLOAD as libc::Ioctl, features) }).map(drop)
 }
 
 /// The network namespace that the interface of `tun` is in now (TUNGETDEVNETNS). Needs CAP_NET_ADMIN there.
