@@ -115,6 +115,15 @@ impl Underlay {
         let nodes = nodes.collect();
         Self { wire, nodes }
     }
+
+    /// Lets every node's kernel cut a train before the wire instead of leaving that to its interface: what is captured
+    /// is single datagrams.
+    ///
+    /// # Panics
+    /// When ethtool fails.
+    pub fn cut_trains(&self) {
+        self.nodes.iter().for_each(|node| node.ethtool("under", "tx-udp-segmentation off"));
+    }
 }
 
 /// The `[[port]]` of a pod on `node`: `eth0` in `namespace`, with `keys`, such as `tag = 10`, and `addresses`.

@@ -22,7 +22,8 @@ struct Pair {
     _fleet: Fleet,
 }
 
-fn pair(lab: &Lab, address: fn(u8) -> IpAddr) -> Pair {
+/// `offload`: whether our pod's TAP has it.
+fn pair(lab: &Lab, address: fn(u8) -> IpAddr, offload: bool) -> Pair {
     let underlay = Underlay::new(lab, 2, 1500);
     let (ours, theirs) = (lab.namespace("ours"), lab.namespace("theirs"));
     let linux = &underlay.nodes[1];
@@ -35,7 +36,8 @@ fn pair(lab: &Lab, address: fn(u8) -> IpAddr) -> Pair {
     theirs.ip(&format!("link set dev eth0 mtu {mtu}"));
     theirs.address("eth0", "10.10.0.2/24");
     theirs.address("eth0", "fd10::2/64");
-    let port = pod("ours", "n1", &ours, "tag = 10", &["10.10.0.1/24", "fd10::1/64"]);
+    let keys = format!("tag = 10\noffload = {offload}");
+    let port = pod("ours", "n1", &ours, &keys, &["10.10.0.1/24", "fd10::1/64"]);
     let fleet = Fleet::new(&format!(
         "[underlay]\naddress = \"{0}\"\n[mesh]\npeers = [\"{0}\", \"{1}\"]\n[[segment]]\nname = \"blue\"\n\
          vlan = 10\nvni = 10010\n{port}",
@@ -46,12 +48,19 @@ fn pair(lab: &Lab, address: fn(u8) -> IpAddr) -> Pair {
     Pair { underlay, ours, theirs, node, _fleet: fleet }
 }
 
-/// `superframes`: whether the Linux node leaves cutting to an underlay that never does it.
-fn talks(lab: &Lab, address: fn(u8) -> IpAddr, superframes: bool, prepare: impl FnOnce(&Pair)) {
+/// `superframes`: whether the Linux node leaves cutting to an underlay that never does it. `offload`: whether our pod
+/// takes superframes.
+fn talks(
+    lab: &Lab,
+    address: fn(u8) -> IpAddr,
+    superframes: bool,
+    offload: bool,
+    prepare: impl FnOnce(&Pair),
+) {
     if !knows(&lab.namespace("vxlan"), "type vxlan id 1 dstport 4789") {
         return skip("the kernel has no VXLAN");
     }
-    let pair = pair(lab, address);
+    let pair = pair(lab, address, offload);
     prepare(&pair);
     let mut wire = Wire::open(&pair.underlay.nodes[0], "under");
     let mut inside = Wire::open(&pair.ours, "eth0");
@@ -66,9 +75,11 @@ fn talks(lab: &Lab, address: fn(u8) -> IpAddr, superframes: bool, prepare: impl 
     let mean = arrived("rx_bytes") / arrived("rx_frames");
     assert_eq!(mean > 1600, superframes, "frames of {mean} bytes on average");
     assert!(!wire.frames().iter().any(|frame| is_fragment(frame)));
-    // Superframes that came uncut are cut before a pod sees them, into full segments.
+    // Superframes that came uncut are cut for a pod that takes none, into full segments; what came cut is put together
+    // again for one that does.
     let longest = inside.frames().iter().map(Vec::len).max().unwrap();
-    assert_eq!(longest, if address(1).is_ipv4() { 1464 } else { 1444 });
+    let full = if address(1).is_ipv4() { 1464 } else { 1444 };
+    assert!(if offload { longest > 10 * full } else { longest == full }, "{longest}");
     for reason in ["unknown_peer", "bad_offload", "rx_truncated", "long_frame", "too_big", "tx_error"] {
         assert_eq!(pair.node.drops(reason), 0, "{reason}: {}", pair.node.ctl("drops"));
     }
@@ -76,25 +87,33 @@ fn talks(lab: &Lab, address: fn(u8) -> IpAddr, superframes: bool, prepare: impl 
 
 #[test]
 fn linux_talks_over_ipv4_with_every_offload_on() {
-    in_nodes("linux_talks_over_ipv4_with_every_offload_on", |lab| talks(lab, v4, true, |_| ()));
+    in_nodes("linux_talks_over_ipv4_with_every_offload_on", |lab| talks(lab, v4, true, true, |_| ()));
 }
 
 #[test]
 fn linux_talks_over_ipv6_with_every_offload_on() {
-    in_nodes("linux_talks_over_ipv6_with_every_offload_on", |lab| talks(lab, v6, true, |_| ()));
+    in_nodes("linux_talks_over_ipv6_with_every_offload_on", |lab| talks(lab, v6, true, true, |_| ()));
+}
+
+#[test]
+fn linux_with_every_offload_on_talks_to_a_pod_with_none() {
+    in_nodes("linux_with_every_offload_on_talks_to_a_pod_with_none", |lab| {
+        talks(lab, v4, true, false, |_| ());
+        talks(&Lab::new(), v6, true, false, |_| ());
+    });
 }
 
 #[test]
 fn linux_talks_over_ipv4_with_transmit_checksums_done_in_software() {
     in_nodes("linux_talks_over_ipv4_with_transmit_checksums_done_in_software", |lab| {
-        talks(lab, v4, false, |pair| pair.underlay.nodes[1].ethtool("under", "tx off"));
+        talks(lab, v4, false, true, |pair| pair.underlay.nodes[1].ethtool("under", "tx off"));
     });
 }
 
 #[test]
 fn linux_talks_over_ipv6_when_it_cuts_superframes_itself() {
     in_nodes("linux_talks_over_ipv6_when_it_cuts_superframes_itself", |lab| {
-        talks(lab, v6, false, |pair| pair.underlay.nodes[1].ethtool("under", "tso off gso off"));
+        talks(lab, v6, false, true, |pair| pair.underlay.nodes[1].ethtool("under", "tso off gso off"));
     });
 }
 
@@ -115,9 +134,9 @@ fn datagrams_that_linux_sends_as_one_superframe_arrive_one_by_one() {
         if !knows(&lab.namespace("vxlan"), "type vxlan id 1 dstport 4789") {
             return skip("the kernel has no VXLAN");
         }
-        for address in [v4 as fn(u8) -> IpAddr, v6] {
+        for (address, offload) in [(v4 as fn(u8) -> IpAddr, true), (v6, true), (v4, false), (v6, false)] {
             let lab = &Lab::new();
-            let pair = pair(lab, address);
+            let pair = pair(lab, address, offload);
             pings(&pair.theirs, ip("10.10.0.1"));
             let any = SocketAddr::from(([0, 0, 0, 0], 0));
             let server = pair.ours.inside(|| UdpSocket::bind(any)).unwrap();

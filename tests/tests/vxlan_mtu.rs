@@ -21,6 +21,7 @@ struct Scene {
 /// Two nodes on an underlay of `underlay_mtu`, each with a pod whose `[[port]]` has these `keys` besides.
 fn scene(lab: &Lab, address: fn(u8) -> IpAddr, underlay_mtu: u16, keys: &str) -> Scene {
     let underlay = Underlay::new(lab, 2, underlay_mtu);
+    underlay.cut_trains();
     let pods: Vec<_> = (1..=2).map(|n| lab.namespace(&format!("pod{n}"))).collect();
     let ports = (1..).zip(&pods).map(|(n, space)| {
         let addresses = [format!("10.10.0.{n}/24"), format!("fd10::{n}/64")];

@@ -204,6 +204,7 @@ fn replicas(frames: &[Vec<u8>], from: IpAddr, inner: &[u8]) -> Vec<IpAddr> {
 fn a_broadcast_goes_once_to_each_peer_of_its_vni_and_never_from_peer_to_peer() {
     in_nodes("a_broadcast_goes_once_to_each_peer_of_its_vni_and_never_from_peer_to_peer", |lab| {
         let underlay = Underlay::new(lab, 3, 1500);
+        underlay.cut_trains();
         let (blue, mut ports) = blue_pods(lab, 3);
         let red: Vec<_> = (1..=3).map(|n| lab.namespace(&format!("red{n}"))).collect();
         for (n, namespace) in (1..).zip(&red) {

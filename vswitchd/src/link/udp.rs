@@ -16,6 +16,7 @@ use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use vswitch_core::offload::{Gso, GsoKind, header_len, partial_checksum};
 use vswitch_core::{Arrival, Batch, Offload, PortId, TxList};
 
 /// Bytes of the VXLAN header, in front of the Ethernet frame in each record.
@@ -139,6 +140,14 @@ impl UdpReceiver {
             }
             let remote = message.from.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |from| from.ip());
             let arrival = Arrival::Underlay { local, remote, udp_port };
+            let uncut = message
+                .segment
+                .and_then(|segment| uncut(batch.spares().nth(i)?.get(..message.len)?, segment));
+            if let Some(owed) = uncut {
+                batch.push_part(i, 0..message.len, arrival, owed);
+                received.frames += 1;
+                continue;
+            }
             // A message without a byte is a datagram all the same.
             let segment = message.segment.unwrap_or(message.len).max(1);
             let mut from = 0;
@@ -172,6 +181,16 @@ impl UdpReceiver {
         self.lost.store(lost, Ordering::Relaxed);
         u64::from(newly)
     }
+}
+
+/// What `message` owes where it is no train of datagrams of `segment` bytes but one datagram with a superframe of UDP
+/// in it: a Linux peer whose underlay cuts nothing leaves it whole, and then the kernel says of the inner datagrams
+/// what it otherwise says of the outer. The inner length tells which it is.
+fn uncut(message: &[u8], segment: usize) -> Option<Offload> {
+    let inner = message.get(usize::from(WRAP)..).filter(|_| message.len() > segment)?;
+    let header_len = header_len(inner, GsoKind::Udp)?;
+    let gso = Gso { kind: GsoKind::Udp, size: u16::try_from(segment).ok()?, header_len };
+    Offload { checksum: partial_checksum(inner), gso: Some(gso) }.shifted(WRAP.into())
 }
 
 /// An error that an ICMP message left on the socket: not about this call, and gone once reported.
