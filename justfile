@@ -27,6 +27,10 @@ fuzz TARGET SECONDS="60":
 bench *NAME:
     cargo bench --locked -p vswitch-benches {{ if NAME == "" { "" } else { "--bench " + NAME } }}
 
+# vswitchd beside Open vSwitch, the kernel and the raw limit, as root; --help says what there is
+compare *ARGS:
+    benches/compare {{ARGS}}
+
 # Two nodes, VLANs, VXLAN and real TAPs in private namespaces
 demo *ARGS:
     cargo run --release --locked -p vswitchd -- demo {{ARGS}}

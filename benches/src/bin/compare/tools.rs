@@ -1,0 +1,97 @@
+//! What the comparison runs besides the peers: its own two C programs, compiled on the spot, and Debian's. Installs
+//! nothing; says what is missing.
+
+use crate::place::{FILES, check};
+use anyhow::{Context as _, bail};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+/// Programs by path.
+#[derive(Debug)]
+pub(crate) struct Tools {
+    /// This repository's daemon, release build.
+    pub(crate) vswitchd: PathBuf,
+    /// `copier.c`.
+    pub(crate) copier: PathBuf,
+    /// `load.c`.
+    pub(crate) load: PathBuf,
+}
+
+/// Commands without which nothing goes, and their Debian packages.
+const NEEDED: [(&str, &str); 4] =
+    [("cc", "gcc libc6-dev"), ("ip", "iproute2"), ("iperf3", "iperf3"), ("ethtool", "ethtool")];
+
+impl Tools {
+    /// Finds and compiles them. Call it in the private place.
+    pub(crate) fn prepare() -> anyhow::Result<Self> {
+        let path = std::env::var("PATH").unwrap_or_default();
+        let missing = missing(&NEEDED, |program| {
+            std::env::split_paths(&path).any(|directory| directory.join(program).exists())
+        });
+        if !missing.is_empty() {
+            bail!("missing Debian packages: apt-get install {}", missing.join(" "));
+        }
+        let beside = std::env::current_exe()?;
+        let vswitchd = beside.parent().context("a program lies in a directory")?.join("vswitchd");
+        if !vswitchd.exists() {
+            bail!("{} is missing: start this by benches/compare, which builds it", vswitchd.display());
+        }
+        let compiled = |name: &str, source: &str| -> anyhow::Result<PathBuf> {
+            let program = Path::new(FILES).join(name);
+            let file = program.with_extension("c");
+            std::fs::write(&file, source)?;
+            let mut cc = Command::new("cc");
+            cc.args(["-O3", "-march=native", "-pthread", "-o"]).arg(&program).arg(&file);
+            check(&mut cc)?;
+            Ok(program)
+        };
+        Ok(Self {
+            vswitchd,
+            copier: compiled("copier", include_str!("copier.c"))?,
+            load: compiled("load", include_str!("load.c"))?,
+        })
+    }
+}
+
+/// The packages of those commands that `is_there` does not find.
+fn missing(needed: &[(&str, &'static str)], is_there: impl Fn(&str) -> bool) -> Vec<&'static str> {
+    needed.iter().filter(|(command, _)| !is_there(command)).map(|(_, package)| *package).collect()
+}
+
+/// What a reader must know to judge the numbers.
+pub(crate) fn circumstances(rounds: u32, seconds: u32, took: Duration) -> Vec<String> {
+    let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let models: Vec<&str> = cpus
+        .lines()
+        .filter_map(|line| line.strip_prefix("model name")?.split_once(':'))
+        .map(|(_, model)| model.trim())
+        .collect();
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let version = |program: &str| {
+        let text = check(Command::new(program).arg("--version")).unwrap_or_default();
+        text.lines().next().unwrap_or("none").to_owned()
+    };
+    vec![
+        format!("{} CPUs, {}; Linux {}", models.len(), models.first().unwrap_or(&"?"), kernel.trim()),
+        format!("{}; {}; vswitchd {}", version("ovs-vswitchd"), version("iperf3"), env!("CARGO_PKG_VERSION")),
+        format!(
+            "{rounds} rounds, interleaved, {seconds} s per throughput, {} s in all; pods' MTU 1500, underlay's 1600; \
+             TCP: iperf3 -C cubic; CPU and memory of both nodes together",
+            took.as_secs()
+        ),
+        "Ratios within this table mean something; a number of another run beside one of this does not"
+            .to_owned(),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_named_by_its_package() {
+        assert_eq!(missing(&NEEDED, |_| true), Vec::<&str>::new());
+        assert_eq!(missing(&NEEDED, |command| command != "ip"), ["iproute2"]);
+    }
+}
