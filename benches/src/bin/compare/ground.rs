@@ -46,8 +46,9 @@ impl Scene {
     }
 }
 
-/// A pod, of the node of the same number unless the scene has one node only.
-pub(crate) const POD_ADDRESSES: [&str; 2] = ["10.77.0.1", "10.77.0.2"];
+/// Addresses of the pods, each of the node of the same number if the scene has that many nodes.
+pub(crate) const POD_ADDRESSES: [&str; 3] = ["10.77.0.1", "10.77.0.2", "10.77.0.3"];
+const POD_NAMES: [&str; 3] = ["pod-1", "pod-2", "pod-3"];
 /// Underlay addresses of the nodes.
 pub(crate) const NODE_ADDRESSES: [&str; 2] = ["192.0.2.1", "192.0.2.2"];
 /// The pods' interface.
@@ -63,9 +64,15 @@ pub(crate) struct Ground {
 }
 
 impl Ground {
-    /// Makes what `scene` needs before there is a switch.
+    /// Makes what `scene` needs before there is a switch, with two pods.
     pub(crate) fn new(scene: Scene) -> anyhow::Result<Self> {
-        let pods = vec![Namespace::new("pod-1")?, Namespace::new("pod-2")?];
+        Self::with_pods(scene, 2)
+    }
+
+    /// The same with so many pods, three at most; the third is on the first node.
+    pub(crate) fn with_pods(scene: Scene, pods: usize) -> anyhow::Result<Self> {
+        let pods =
+            POD_NAMES.into_iter().take(pods).map(Namespace::new).collect::<anyhow::Result<Vec<_>>>()?;
         let mut nodes = vec![Namespace::new("node-1")?];
         if scene != Scene::Pods {
             nodes.push(Namespace::new("node-2")?);
@@ -78,9 +85,7 @@ impl Ground {
                 node.ip(&format!("address add {address}/24 dev {UNDERLAY}"))?;
                 node.ip(&format!("link set {UNDERLAY} mtu {UNDERLAY_MTU} up"))?;
                 if scene == Scene::Segmented {
-                    for feature in SUPERPACKETS {
-                        node.run("ethtool", &format!("-K {UNDERLAY} {feature} off"))?;
-                    }
+                    node.run("ethtool", &format!("-K {UNDERLAY} {SUPERPACKETS}"))?;
                 }
             }
         }
@@ -99,7 +104,7 @@ impl Ground {
     }
 }
 
-/// What an interface must not have, so that the kernel cuts everything before it: trains of UDP, tunnelled
-/// superframes with and without an outer checksum, and TCP of the nodes' own.
-const SUPERPACKETS: [&str; 4] =
-    ["tx-udp-segmentation", "tx-udp_tnl-segmentation", "tx-udp_tnl-csum-segmentation", "tso"];
+/// Takes from an interface what lets the kernel leave the cutting to it: of UDP trains, of tunnelled superframes with
+/// and without an outer checksum, and of the nodes' own TCP.
+const SUPERPACKETS: &str = "tx-udp-segmentation off tx-udp_tnl-segmentation off \
+     tx-udp_tnl-csum-segmentation off tso off";

@@ -3,7 +3,7 @@
  * standard output.
  *
  *   load send ADDRESS PORT MILLISECONDS RATE PAYLOAD FLOWS    RATE per second, 0: no limit
- *   load receive PORT MILLISECONDS FLOWS                      says "ready", ends a moment after the last one
+ *   load receive PORT MILLISECONDS FLOWS                      says "ready"; after SIGTERM ends when no more come
  *   load echo PORT                                            says "ready", sends back until killed
  *   load ping ADDRESS PORT COUNT                              one after the other
  *   load teach|probe|broadcast IFNAME COUNT RATE              a frame from, or to, each of COUNT stations; or COUNT
@@ -19,6 +19,7 @@
 #include <net/if.h>
 #include <netpacket/packet.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,9 +34,13 @@ enum {
     FLOWS = 1024,
     LARGEST = 9000,
     QUEUE = 8 << 20,    /* bytes of a receiver's queue */
-    SILENCE = 200,      /* ms after which a receiver that has received ends */
+    SILENCE = 100,      /* ms without any after which no more come */
     TYPE = 0x88b5,      /* IEEE 802, local experiments */
 };
+
+static volatile sig_atomic_t told_to_end;
+
+static void tell_to_end(int signal) { told_to_end = signal; }
 
 struct stamp {
     uint32_t flow, number;
@@ -131,7 +136,7 @@ static void datagrams(const char *address, int port, uint64_t ms, uint64_t rate,
     printf("{\"sent\": %lu, \"refused\": %lu, \"seconds\": %.6f}\n", sent, refused, (double)(now() - start) / 1e9);
 }
 
-/* Receives until `ms` are over, or SILENCE after the last. With `flows`, looks at the stamps. */
+/* Receives until it is told to end and no more come, for `ms` at most. With `flows`, looks at the stamps. */
 static void receive(int fd, uint64_t ms, uint32_t flows)
 {
     static char bytes[BATCH][LARGEST];
@@ -139,13 +144,14 @@ static void receive(int fd, uint64_t ms, uint32_t flows)
     struct mmsghdr messages[BATCH];
     struct iovec iovs[BATCH];
     uint64_t end = now() + ms * 1000000u, first = 0, last = 0, received = 0, reordered = 0;
+    sigaction(SIGTERM, &(struct sigaction){.sa_handler = tell_to_end}, 0);
     ready();
     while (now() < end) {
         for (int i = 0; i < BATCH; i++) {
             iovs[i] = (struct iovec){bytes[i], LARGEST};
             messages[i].msg_hdr = (struct msghdr){.msg_iov = &iovs[i], .msg_iovlen = 1};
         }
-        if (poll(&(struct pollfd){.fd = fd, .events = POLLIN}, 1, SILENCE) == 0 && received)
+        if (poll(&(struct pollfd){.fd = fd, .events = POLLIN}, 1, SILENCE) == 0 && told_to_end)
             break;
         int got = recvmmsg(fd, messages, BATCH, MSG_DONTWAIT, 0);
         if (got <= 0)

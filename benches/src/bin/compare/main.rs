@@ -5,6 +5,7 @@
 
 mod ground;
 mod measure;
+mod modes;
 mod options;
 mod peers;
 mod place;
@@ -15,6 +16,7 @@ mod tools;
 
 use crate::ground::{Ground, Scene};
 use crate::measure::{Metric, Plan};
+use crate::modes::Mode;
 use crate::options::{Options, Wish};
 use crate::peers::Peer;
 use crate::place::Clock;
@@ -34,7 +36,7 @@ fn main() -> ExitCode {
                 println!("{}", options::USAGE);
                 Ok(())
             }
-            Ok(Wish::Run(options)) => compare(&options),
+            Ok(Wish::Run(mode, options)) => run(mode, &options),
             Err(error) => {
                 eprintln!("compare: {error}; --help shows the usage");
                 return ExitCode::from(EX_USAGE);
@@ -50,12 +52,18 @@ fn main() -> ExitCode {
     }
 }
 
-/// The comparison itself. Fails when vswitchd, where it takes part, has no numbers.
-fn compare(options: &Options) -> anyhow::Result<()> {
-    // A relative directory means the caller's.
-    let out = std::path::absolute(&options.out)?;
+fn run(mode: Option<Mode>, options: &Options) -> anyhow::Result<()> {
     place::isolate()?;
     let tools = Tools::prepare()?;
+    let Some(mode) = mode else { return compare(options, &tools) };
+    let mut table = mode.run(options, &tools)?;
+    table.notes.extend(tools::machine());
+    print!("{}", report::write_table(&table, &options.out, mode.word())?);
+    Ok(())
+}
+
+/// The comparison itself. Fails when vswitchd, where it takes part, has failed once.
+fn compare(options: &Options, tools: &Tools) -> anyhow::Result<()> {
     let begun = Clock::now();
     let mut results = Results::default();
     for round in 0..options.rounds {
@@ -64,14 +72,14 @@ fn compare(options: &Options) -> anyhow::Result<()> {
             let shift = usize::try_from(round)? % peers.len();
             peers.rotate_left(shift);
             for peer in peers {
-                take_turn(options, *scene, peer, &tools, &mut results);
+                take_turn(options, *scene, peer, tools, &mut results);
                 let said = said(&results, *scene, peer);
                 eprintln!("{}/{} {} {}: {said}", round + 1, options.rounds, scene.word(), peer.word());
             }
         }
     }
     let circumstances = tools::circumstances(options.rounds, options.seconds, begun.elapsed());
-    print!("{}", report::write(&results, &circumstances, &out)?);
+    print!("{}", report::write(&results, &circumstances, &options.out)?);
     for scene in &options.scenes {
         let ours = results.why(*scene, Peer::Vswitchd);
         if let Some(why) = ours {

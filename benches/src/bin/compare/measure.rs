@@ -109,7 +109,6 @@ pub(crate) struct Datagrams {
     /// Lost of those sent, 0 to 1.
     pub(crate) loss: f64,
     /// Received after one that was sent later in the same flow.
-    #[expect(dead_code, reason = "asked by the comparison of one worker with two")]
     pub(crate) reordered: f64,
 }
 
@@ -125,7 +124,7 @@ pub(crate) struct Stream {
 
 impl<'a> Pods<'a> {
     pub(crate) fn new(ground: &'a Ground, tools: &'a Tools) -> anyhow::Result<Self> {
-        let [near, far] = ground.pods.as_slice() else { bail!("a turn needs two pods") };
+        let [near, far, ..] = ground.pods.as_slice() else { bail!("a turn needs two pods") };
         Ok(Self { near, far, tools })
     }
 
@@ -154,12 +153,12 @@ impl<'a> Pods<'a> {
     /// Sends UDP from the near pod to the far one.
     pub(crate) fn datagrams(self, stream: Stream) -> anyhow::Result<Datagrams> {
         let Stream { milliseconds, rate, payload, flows } = stream;
-        let limit = milliseconds + 5000;
+        let limit = milliseconds + 20_000;
         let mut receiver = self.far.spawn(&self.tools.load, &format!("receive {PORT} {limit} {flows}"))?;
         receiver.until_it_says("ready")?;
         let words = format!("send {} {PORT} {milliseconds} {rate:.0} {payload} {flows}", POD_ADDRESSES[1]);
         let sent = json(&self.near.run(&self.tools.load, &words)?)?;
-        let received = json(&receiver.finish()?)?;
+        let received = json(&receiver.stop()?)?;
         let (got, sent_in_all) = (number(&received, "/received")?, number(&sent, "/sent")?);
         Ok(Datagrams {
             offered: sent_in_all / number(&sent, "/seconds")?,
@@ -167,6 +166,17 @@ impl<'a> Pods<'a> {
             loss: (1.0 - got / sent_in_all.max(1.0)).max(0.0),
             reordered: number(&received, "/reordered")?,
         })
+    }
+
+    /// Fails when a pod has received anything with a wrong checksum.
+    pub(crate) fn no_checksum_errors(self) -> anyhow::Result<()> {
+        for pod in [self.near, self.far] {
+            let errors = checksum_errors(&pod.run("cat", "/proc/net/snmp")?);
+            if errors > 0 {
+                bail!("{errors} checksum errors in {}", pod.name());
+            }
+        }
+        Ok(())
     }
 
     /// TCP for `seconds`: bits a second and bytes, as received.
@@ -222,6 +232,7 @@ pub(crate) fn turn(
         found.push((Metric::Resident, bytes / 1e6));
     }
     switch.must_live()?;
+    pods.no_checksum_errors()?;
     Ok(found)
 }
 
@@ -243,17 +254,24 @@ pub(crate) fn search(
     Ok(good)
 }
 
+/// The sum of all InCsumErrors in a /proc/net/snmp, where a line of names stands before each line of numbers.
+fn checksum_errors(snmp: &str) -> u64 {
+    let lines: Vec<&str> = snmp.lines().collect();
+    let pairs = lines.chunks_exact(2).flat_map(|pair| pair[0].split(' ').zip(pair[1].split(' ')));
+    pairs.filter(|(name, _)| *name == "InCsumErrors").filter_map(|(_, count)| count.parse::<u64>().ok()).sum()
+}
+
 fn per_second(count: f64, seconds: f64) -> f64 {
     if seconds > 0.0 { count / seconds } else { 0.0 }
 }
 
-fn json(text: &str) -> anyhow::Result<Value> {
+pub(crate) fn json(text: &str) -> anyhow::Result<Value> {
     // A line that says "ready" may stand before it.
     let from = text.find('{').context("a result")?;
     Ok(serde_json::from_str(&text[from..])?)
 }
 
-fn number(value: &Value, pointer: &str) -> anyhow::Result<f64> {
+pub(crate) fn number(value: &Value, pointer: &str) -> anyhow::Result<f64> {
     value.pointer(pointer).and_then(Value::as_f64).with_context(|| format!("{pointer} is not in the result"))
 }
 
@@ -272,6 +290,13 @@ mod tests {
         assert!((320.5..=333.0).contains(&found), "{found}");
         assert_eq!(tried, 6);
         assert!(search(1.0, 1, |_| bail!("no")).is_err());
+    }
+
+    #[test]
+    fn checksum_errors_of_all_protocols_count() {
+        let text = "Tcp: InSegs InCsumErrors OutRsts\nTcp: 9 2 7\nUdp: InCsumErrors MemErrors\nUdp: 3 8\n";
+        assert_eq!(checksum_errors(text), 5);
+        assert_eq!(checksum_errors(""), 0);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What the command line wishes.
 
 use crate::ground::Scene;
+use crate::modes::Mode;
 use crate::peers::Peer;
 use lexopt::prelude::*;
 use std::path::PathBuf;
@@ -10,21 +11,26 @@ benches/compare: vswitchd beside its peers, in one interleaved run on this machi
 
   benches/compare [--quick] [--rounds N] [--seconds N] [--only SCENES] [--peers PEERS] [--out DIR]
       TCP, 64-byte UDP, round trips, CPU and memory of every peer, in turn, round by round
+  benches/compare idle       vswitchd with nothing to do, with 2 and with 200 ports
+  benches/compare workers    vswitchd with one worker and with two, 64 flows
+  benches/compare rfc2544    throughput by frame size
+  benches/compare rfc2889    address caching capacity, address learning rate, broadcast forwarding rate
 
-  --rounds N      rounds; 5
+  --rounds N      rounds; 5 (the last two have one)
   --seconds N     of each throughput; 2
   --quick         2 rounds of 1 second, no search for the rate without loss
   --only SCENES   of pods,nodes,segmented: two pods on one host; two nodes with VXLAN; the same over an underlay that
                   must segment
   --peers PEERS   of vswitchd,vswitchd-plain,ovs,ovs-tso,kernel,copier,copier-offload
-  --out DIR       where compare.md, compare.json and compare.svg go; benches/results
+  --out DIR       where the table goes, and for the comparison raw numbers and a plot; benches/results
 Nothing is installed, and nothing is left behind: all happens in private namespaces.";
 
 /// What to do.
 #[derive(Debug)]
 pub(crate) enum Wish {
     Help,
-    Run(Options),
+    /// The comparison, or a mode besides.
+    Run(Option<Mode>, Options),
 }
 
 /// How to do it.
@@ -57,6 +63,7 @@ impl Options {
 pub(crate) fn parse(mut arguments: lexopt::Parser) -> Result<Wish, lexopt::Error> {
     let (mut rounds, mut seconds, mut quick) = (None, None, false);
     let (mut scenes, mut peers) = (Scene::ALL.to_vec(), None);
+    let mut mode = None;
     let mut out = PathBuf::from("benches/results");
     while let Some(argument) = arguments.next()? {
         match argument {
@@ -66,18 +73,20 @@ pub(crate) fn parse(mut arguments: lexopt::Parser) -> Result<Wish, lexopt::Error
             Long("seconds") => seconds = Some(positive(&arguments.value()?.string()?)?),
             Long("only") => scenes = list(&arguments.value()?.string()?, &Scene::ALL, Scene::word)?,
             Long("peers") => peers = Some(list(&arguments.value()?.string()?, &Peer::ALL, Peer::word)?),
+            Value(word) if mode.is_none() => mode = Some(one_of(&word.string()?, &Mode::ALL, Mode::word)?),
             Long("out") => out = PathBuf::from(arguments.value()?),
             other => return Err(other.unexpected()),
         }
     }
-    Ok(Wish::Run(Options {
+    let options = Options {
         rounds: rounds.unwrap_or(if quick { 2 } else { 5 }),
         seconds: seconds.unwrap_or(if quick { 1 } else { 2 }),
         quick,
         scenes,
         peers,
         out,
-    }))
+    };
+    Ok(Wish::Run(mode, options))
 }
 
 fn positive(text: &str) -> Result<u32, lexopt::Error> {
@@ -89,14 +98,14 @@ fn positive(text: &str) -> Result<u32, lexopt::Error> {
 
 /// Words with commas between, each the word of one of `all`.
 fn list<T: Copy>(text: &str, all: &[T], word: impl Fn(T) -> &'static str) -> Result<Vec<T>, lexopt::Error> {
-    text.split(',')
-        .map(|one| {
-            all.iter().copied().find(|item| word(*item) == one).ok_or_else(|| {
-                let words: Vec<&str> = all.iter().map(|item| word(*item)).collect();
-                format!("\"{one}\" is none of {}", words.join(", ")).into()
-            })
-        })
-        .collect()
+    text.split(',').map(|one| one_of(one, all, &word)).collect()
+}
+
+fn one_of<T: Copy>(text: &str, all: &[T], word: impl Fn(T) -> &'static str) -> Result<T, lexopt::Error> {
+    all.iter().copied().find(|item| word(*item) == text).ok_or_else(|| {
+        let words: Vec<&str> = all.iter().map(|item| word(*item)).collect();
+        format!("\"{text}\" is none of {}", words.join(", ")).into()
+    })
 }
 
 #[cfg(test)]
@@ -105,7 +114,7 @@ mod tests {
 
     fn options(line: &str) -> Result<Options, lexopt::Error> {
         match parse(lexopt::Parser::from_args(line.split_whitespace()))? {
-            Wish::Run(options) => Ok(options),
+            Wish::Run(_, options) => Ok(options),
             Wish::Help => Err("help".into()),
         }
     }
@@ -127,6 +136,17 @@ mod tests {
         assert_eq!(options.scenes, [Scene::Pods, Scene::Nodes]);
         assert_eq!(options.peers(Scene::Nodes), [Peer::Vswitchd, Peer::Kernel]);
         assert_eq!(options.out, PathBuf::from("x"));
+    }
+
+    #[test]
+    fn a_word_is_a_mode() {
+        let mode = |line: &str| match parse(lexopt::Parser::from_args(line.split_whitespace())) {
+            Ok(Wish::Run(mode, _)) => mode,
+            _ => None,
+        };
+        assert_eq!(mode("--quick"), None);
+        assert_eq!(mode("idle --rounds 1"), Some(Mode::Idle));
+        assert!(options("idle workers").is_err());
     }
 
     #[test]

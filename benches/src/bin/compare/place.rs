@@ -63,6 +63,17 @@ impl Namespace {
         check(Command::new("ip").args(["-n", self.0]).args(words.split_whitespace())).map(drop)
     }
 
+    /// Lets no interface that comes speak by itself: without IPv6 nobody solicits a router or reports a group.
+    pub(crate) fn silence(&self) -> anyhow::Result<()> {
+        let namespace = netns::open(self.0)?;
+        let path = "/proc/sys/net/ipv6/conf/default/disable_ipv6";
+        // A kernel without IPv6 is silent already.
+        netns::within(namespace.as_fd(), || {
+            if Path::new(path).exists() { fs::write(path, "1") } else { Ok(()) }
+        })?
+        .context(path)
+    }
+
     /// Runs a program in here to its end and returns what it printed.
     pub(crate) fn run(&self, program: impl AsRef<Path>, words: &str) -> anyhow::Result<String> {
         check(self.command(program.as_ref())?.args(words.split_whitespace()))
@@ -146,8 +157,9 @@ impl Process {
         bail!("it ended: {}", self.complaint())
     }
 
-    /// Waits for its end, which must be a good one, and returns the rest of its output.
-    pub(crate) fn finish(mut self) -> anyhow::Result<String> {
+    /// Asks it to end (SIGTERM), waits for that, which must go well, and returns the rest of its output.
+    pub(crate) fn stop(mut self) -> anyhow::Result<String> {
+        process::ask_to_end(&mut self.child)?;
         let text = std::io::read_to_string(&mut self.output)?;
         let status = self.child.wait()?;
         if !status.success() {
@@ -174,6 +186,16 @@ impl Process {
     /// Seconds of CPU that it has used, in user and kernel mode.
     pub(crate) fn cpu_seconds(&self) -> anyhow::Result<f64> {
         cpu_seconds(&fs::read_to_string(format!("/proc/{}/stat", self.id()))?).context("/proc/PID/stat")
+    }
+
+    /// The same to the nanosecond, of threads that live.
+    pub(crate) fn cpu_seconds_exactly(&self) -> anyhow::Result<f64> {
+        let mut nanoseconds = 0.0;
+        for thread in fs::read_dir(format!("/proc/{}/task", self.id()))? {
+            let text = fs::read_to_string(thread?.path().join("schedstat"))?;
+            nanoseconds += text.split(' ').next().unwrap_or_default().parse::<f64>()?;
+        }
+        Ok(nanoseconds / 1e9)
     }
 
     /// Bytes of memory that are resident.

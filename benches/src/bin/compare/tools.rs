@@ -59,8 +59,8 @@ fn missing(needed: &[(&str, &'static str)], is_there: impl Fn(&str) -> bool) -> 
     needed.iter().filter(|(command, _)| !is_there(command)).map(|(_, package)| *package).collect()
 }
 
-/// What a reader must know to judge the numbers.
-pub(crate) fn circumstances(rounds: u32, seconds: u32, took: Duration) -> Vec<String> {
+/// The machine, and versions of what runs on it.
+pub(crate) fn machine() -> [String; 2] {
     let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let models: Vec<&str> = cpus
         .lines()
@@ -72,17 +72,24 @@ pub(crate) fn circumstances(rounds: u32, seconds: u32, took: Duration) -> Vec<St
         let text = check(Command::new(program).arg("--version")).unwrap_or_default();
         text.lines().next().unwrap_or("none").to_owned()
     };
-    vec![
+    [
         format!("{} CPUs, {}; Linux {}", models.len(), models.first().unwrap_or(&"?"), kernel.trim()),
         format!("{}; {}; vswitchd {}", version("ovs-vswitchd"), version("iperf3"), env!("CARGO_PKG_VERSION")),
-        format!(
-            "{rounds} rounds, interleaved, {seconds} s per throughput, {} s in all; pods' MTU 1500, underlay's 1600; \
-             TCP: iperf3 -C cubic; CPU and memory of both nodes together",
-            took.as_secs()
-        ),
-        "Ratios within this table mean something; a number of another run beside one of this does not"
-            .to_owned(),
     ]
+}
+
+/// What a reader must know to judge the numbers of the comparison.
+pub(crate) fn circumstances(rounds: u32, seconds: u32, took: Duration) -> Vec<String> {
+    let mut lines = machine().to_vec();
+    lines.push(format!(
+        "{rounds} rounds, interleaved, {seconds} s per throughput, {} s in all; pods' MTU 1500, underlay's 1600; \
+         TCP: iperf3 -C cubic; CPU and memory of both nodes together",
+        took.as_secs()
+    ));
+    lines.push(
+        "Only ratios within this table mean something, not numbers beside those of another run".to_owned(),
+    );
+    lines
 }
 
 #[cfg(test)]

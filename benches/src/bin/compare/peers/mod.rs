@@ -3,7 +3,7 @@
 mod copier;
 mod kernel;
 mod ovs;
-mod vswitchd;
+pub(crate) mod vswitchd;
 
 use crate::ground::{Ground, Scene};
 use crate::place::Process;
@@ -99,6 +99,11 @@ impl Switch {
     /// CPU seconds used so far, all nodes; `None` for the kernel, whose work nobody's clock shows.
     pub(crate) fn cpu_seconds(&self) -> anyhow::Result<Option<f64>> {
         self.sum(Process::cpu_seconds)
+    }
+
+    /// The same to the nanosecond; 0 for the kernel.
+    pub(crate) fn cpu_seconds_exactly(&self) -> anyhow::Result<f64> {
+        self.processes.iter().map(Process::cpu_seconds_exactly).sum()
     }
 
     /// Bytes resident, all nodes.

@@ -6,8 +6,8 @@ use crate::place::FILES;
 use crate::tools::Tools;
 use std::fmt::Write as _;
 
-/// The file for `scene`; `more` is put into it as it is.
-pub(crate) fn file(scene: Scene, more: &str) -> String {
+/// The file for `scene` with so many pods; `more` is put into it as it is.
+pub(crate) fn file(scene: Scene, pods: usize, more: &str) -> String {
     let mut text = more.to_owned();
     if scene != Scene::Pods {
         let [near, far] = NODE_ADDRESSES;
@@ -17,9 +17,9 @@ pub(crate) fn file(scene: Scene, more: &str) -> String {
              [[segment]]\nname = \"pods\"\nvlan = 10\nvni = {VNI}\n\n"
         );
     }
-    for (index, address) in POD_ADDRESSES.iter().enumerate() {
+    for (index, address) in POD_ADDRESSES.iter().enumerate().take(pods) {
         let number = index + 1;
-        let node = if scene == Scene::Pods { 1 } else { number };
+        let node = if scene != Scene::Pods && number == 2 { 2 } else { 1 };
         let _ = write!(
             text,
             "[[port]]\nname = \"tap-{number}\"\nnode = \"node-{node}\"\nnetns = \"pod-{number}\"\n\
@@ -29,19 +29,16 @@ pub(crate) fn file(scene: Scene, more: &str) -> String {
     text
 }
 
-pub(super) fn start(ground: &Ground, tools: &Tools, more: &str) -> anyhow::Result<Switch> {
-    start_with(ground, tools, &file(ground.scene, more))
-}
-
-/// Starts one on each node with this file. Sockets and state are apart.
-pub(crate) fn start_with(ground: &Ground, tools: &Tools, file: &str) -> anyhow::Result<Switch> {
+/// Starts one on each node, with `more` in its file. Sockets and state are apart.
+pub(crate) fn start(ground: &Ground, tools: &Tools, more: &str) -> anyhow::Result<Switch> {
+    let file = file(ground.scene, ground.pods.len(), more);
     let mut switch = Switch::default();
     for node in &ground.nodes {
         let name = node.name();
         let path = format!("{FILES}/{name}.toml");
         let control =
             format!("[control]\nsocket = \"{FILES}/{name}.sock\"\nstate = \"{FILES}/{name}.json\"\n\n");
-        std::fs::write(&path, control + file)?;
+        std::fs::write(&path, control + &file)?;
         let words = format!("--config {path} --node {name} --log-level warn");
         switch.processes.push(node.spawn(&tools.vswitchd, &words)?);
     }
@@ -57,7 +54,7 @@ mod tests {
     fn the_files_are_good() {
         for scene in Scene::ALL {
             for more in ["", "[datapath]\noffload = false\n\n"] {
-                let text = file(scene, more);
+                let text = file(scene, 3, more);
                 assert!(Config::parse(&text, "vswitchd.toml").is_ok(), "{text}");
             }
         }

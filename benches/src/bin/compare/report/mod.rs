@@ -4,6 +4,7 @@ mod plot;
 mod table;
 
 use crate::measure::Metric;
+use crate::modes::Table;
 use crate::peers::Peer;
 use crate::stats::Results;
 use anyhow::Context as _;
@@ -15,13 +16,23 @@ use std::path::Path;
 pub(crate) fn write(results: &Results, circumstances: &[String], directory: &Path) -> anyhow::Result<String> {
     let table = table::markdown(results, circumstances);
     let raw = serde_json::to_string_pretty(&raw(results, circumstances))? + "\n";
-    fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
-    for (name, text) in [("compare.md", &table), ("compare.json", &raw), ("compare.svg", &plot::svg(results))]
-    {
-        let path = directory.join(name);
-        fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
-    }
+    save(directory, "compare.md", &table)?;
+    save(directory, "compare.json", &raw)?;
+    save(directory, "compare.svg", &plot::svg(results))?;
     Ok(table)
+}
+
+/// Writes the table of a mode into `directory` as `name.md`, and returns it.
+pub(crate) fn write_table(table: &Table, directory: &Path, name: &str) -> anyhow::Result<String> {
+    let text = table.markdown();
+    save(directory, &format!("{name}.md"), &text)?;
+    Ok(text)
+}
+
+fn save(directory: &Path, name: &str, text: &str) -> anyhow::Result<()> {
+    fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
+    let path = directory.join(name);
+    fs::write(&path, text).with_context(|| format!("writing {}", path.display()))
 }
 
 fn raw(results: &Results, circumstances: &[String]) -> Value {
