@@ -90,6 +90,8 @@ pub(crate) struct Plan {
 pub(crate) const SMALLEST_PAYLOAD: u32 = 18;
 
 const PORT: u16 = 7777;
+/// What an iperf3 client has to say.
+const LOG: &str = "/run/vswitch-compare/iperf3.json";
 
 /// The pods of a turn, and the tools they have.
 #[derive(Clone, Copy, Debug)]
@@ -183,13 +185,16 @@ impl<'a> Pods<'a> {
     pub(crate) fn tcp(self, streams: u32, seconds: u32) -> anyhow::Result<(f64, f64)> {
         let mut server = self.far.spawn("iperf3", "-s -1 --forceflush")?;
         server.until_it_says("listening")?;
-        // iperf3 itself would wait for ever for a switch that has stopped.
-        let words = format!(
-            "--foreground -s KILL {} iperf3 -c {} -t {seconds} -P {streams} -C cubic -J",
-            seconds + 10,
-            POD_ADDRESSES[1]
-        );
-        let result = json(&self.near.run("timeout", &words)?)?;
+        let words = format!("-c {} -t {seconds} -P {streams} -C cubic -J --logfile {LOG}", POD_ADDRESSES[1]);
+        let _ = std::fs::remove_file(LOG);
+        let client = self.near.spawn("iperf3", &words)?;
+        // By itself it would wait for ever for a switch that has stopped.
+        let ended = client.end_within(Duration::from_secs((seconds + 10).into()));
+        let result = json(&std::fs::read_to_string(LOG)?)?;
+        if let Some(error) = result.pointer("/error").and_then(Value::as_str) {
+            bail!("iperf3: {error}");
+        }
+        ended?;
         Ok((
             number(&result, "/end/sum_received/bits_per_second")?,
             number(&result, "/end/sum_received/bytes")?,

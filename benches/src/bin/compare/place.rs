@@ -168,6 +168,19 @@ impl Process {
         Ok(text)
     }
 
+    /// Waits for its end, which must come in time and be a good one.
+    pub(crate) fn end_within(mut self, limit: Duration) -> anyhow::Result<()> {
+        let mut status = None;
+        until("it ends", limit, || {
+            status = self.child.try_wait()?;
+            Ok(status.is_some())
+        })?;
+        match status {
+            Some(status) if !status.success() => bail!("{status}: {}", self.complaint()),
+            _ => Ok(()),
+        }
+    }
+
     /// The last of what it wrote to standard error.
     pub(crate) fn complaint(&self) -> String {
         let text = fs::read_to_string(&self.log).unwrap_or_default();
