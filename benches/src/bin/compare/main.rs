@@ -56,15 +56,16 @@ fn run(mode: Option<Mode>, options: &Options) -> anyhow::Result<()> {
     place::isolate()?;
     let tools = Tools::prepare()?;
     let Some(mode) = mode else { return compare(options, &tools) };
+    let machine = tools::machine();
     let mut table = mode.run(options, &tools)?;
-    table.notes.extend(tools::machine());
+    table.notes.extend(machine);
     print!("{}", report::write_table(&table, &options.out, mode.word())?);
     Ok(())
 }
 
 /// The comparison itself. Fails when vswitchd, where it takes part, has failed once.
 fn compare(options: &Options, tools: &Tools) -> anyhow::Result<()> {
-    let begun = Clock::now();
+    let (begun, machine) = (Clock::now(), tools::machine());
     let mut results = Results::default();
     for round in 0..options.rounds {
         for scene in &options.scenes {
@@ -78,7 +79,7 @@ fn compare(options: &Options, tools: &Tools) -> anyhow::Result<()> {
             }
         }
     }
-    let circumstances = tools::circumstances(options.rounds, options.seconds, begun.elapsed());
+    let circumstances = tools::circumstances(&machine, options.rounds, options.seconds, begun.elapsed());
     print!("{}", report::write(&results, &circumstances, &options.out)?);
     for scene in &options.scenes {
         let ours = results.why(*scene, Peer::Vswitchd);

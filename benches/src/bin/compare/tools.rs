@@ -59,7 +59,7 @@ fn missing(needed: &[(&str, &'static str)], is_there: impl Fn(&str) -> bool) -> 
     needed.iter().filter(|(command, _)| !is_there(command)).map(|(_, package)| *package).collect()
 }
 
-/// The machine, and versions of what runs on it.
+/// The machine, and versions of what runs on it. Call it before anything runs, as it looks whether others do.
 pub(crate) fn machine() -> [String; 2] {
     let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let models: Vec<&str> = cpus
@@ -72,15 +72,18 @@ pub(crate) fn machine() -> [String; 2] {
         let text = check(Command::new(program).arg("--version")).unwrap_or_default();
         text.lines().next().unwrap_or("none").to_owned()
     };
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let (cpus, model) = (models.len(), models.first().unwrap_or(&"?"));
+    let load = load.split(' ').next().unwrap_or("?");
     [
-        format!("{} CPUs, {}; Linux {}", models.len(), models.first().unwrap_or(&"?"), kernel.trim()),
+        format!("{cpus} CPUs, {model}; Linux {}; load average before the run: {load}", kernel.trim()),
         format!("{}; {}; vswitchd {}", version("ovs-vswitchd"), version("iperf3"), env!("CARGO_PKG_VERSION")),
     ]
 }
 
 /// What a reader must know to judge the numbers of the comparison.
-pub(crate) fn circumstances(rounds: u32, seconds: u32, took: Duration) -> Vec<String> {
-    let mut lines = machine().to_vec();
+pub(crate) fn circumstances(machine: &[String], rounds: u32, seconds: u32, took: Duration) -> Vec<String> {
+    let mut lines = machine.to_vec();
     lines.push(format!(
         "{rounds} rounds, interleaved, {seconds} s per throughput, {} s in all; pods' MTU 1500, underlay's 1600; \
          TCP: iperf3 -C cubic; CPU and memory of both nodes together",

@@ -1,5 +1,5 @@
-//! The plot: a panel per scene and metric, a bar per peer, medians with their spread. Colours stand on light and on dark
-//! ground alike; nothing but text and rectangles.
+//! The plot: a panel per scene and metric, a bar per peer, medians with their spread. All colours are of middle
+//! lightness, so that they stand on light and on dark ground alike.
 
 use super::short;
 use crate::ground::Scene;
@@ -26,9 +26,8 @@ pub(super) fn svg(results: &Results) -> String {
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {top}\" width=\"{WIDTH}\" height=\"{top}\" \
          font-family=\"system-ui, sans-serif\" font-size=\"12\">\n<style>\n\
-         text {{ fill: #57606a }} .title {{ font-weight: 600; font-size: 14px }} .own {{ font-weight: 600 }}\n\
-         .bar {{ fill: #8c959f }} .ours {{ fill: #2f81f7 }} .spread {{ stroke: #57606a }}\n\
-         @media (prefers-color-scheme: dark) {{ text {{ fill: #9ea7b3 }} .spread {{ stroke: #9ea7b3 }} }}\n\
+         text {{ fill: #6e7781 }} .title {{ font-weight: 600; font-size: 14px }} .own {{ font-weight: 600 }}\n\
+         .bar {{ fill: #a0a8b2 }} .ours {{ fill: #2f81f7 }} .spread {{ stroke: #6e7781 }}\n\
          </style>\n{body}</svg>\n"
     )
 }
@@ -66,9 +65,13 @@ fn panels(body: &mut String, results: &Results, scene: Scene, top: f64) -> f64 {
     y + GAP
 }
 
-fn caption(metric: Metric) -> String {
-    let better = if metric == Metric::RoundTripP50 { "less" } else { "more" };
-    format!("{} ({better} is better)", metric.title())
+fn caption(metric: Metric) -> &'static str {
+    match metric {
+        Metric::Tcp1 => "TCP, one stream, Gbit/s",
+        Metric::Udp => "64-byte UDP received, kpps",
+        Metric::RoundTripP50 => "round trip, median, µs: less is better",
+        other => other.title(),
+    }
 }
 
 fn panel(

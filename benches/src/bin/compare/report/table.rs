@@ -48,8 +48,11 @@ fn measured(text: &mut String, results: &Results, scene: Scene) {
                 continue;
             };
             any = true;
-            let (least, greatest) = (short(summary.least), short(summary.greatest));
-            let _ = write!(text, " {} ({least}–{greatest}) |", short(summary.median));
+            let _ = write!(text, " {}", short(summary.median));
+            if results.samples(scene, peer, *metric).len() > 1 {
+                let _ = write!(text, " ({}–{})", short(summary.least), short(summary.greatest));
+            }
+            text.push_str(" |");
         }
         text.push('\n');
         let _ = match results.why(scene, peer) {
