@@ -21,4 +21,5 @@ pub mod socket;
 pub mod streams;
 pub mod sums;
 pub mod switch_body;
+pub mod trains;
 pub mod vxlan_body;
