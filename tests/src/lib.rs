@@ -10,6 +10,7 @@ pub mod frames;
 pub mod headers;
 pub mod lab;
 pub mod node;
+pub mod numbered;
 pub mod offload_body;
 pub mod ovs;
 pub mod pcap;
