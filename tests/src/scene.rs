@@ -42,7 +42,8 @@ pub struct Scene {
     pods: BTreeMap<String, Namespace>,
     /// What is between the nodes.
     pub underlay: Underlay,
-    _fleets: Vec<Fleet>,
+    /// For each node what runs, and where it is written.
+    files: Vec<(String, Fleet)>,
 }
 
 /// Two segments with a VNI: `blue`, VLAN 10, and `red`, VLAN 20; and `grey`, VLAN 500.
@@ -87,12 +88,24 @@ impl Scene {
             );
             *number += 1;
         }
-        let fleets: Vec<Fleet> = files.iter().map(|file| Fleet::new(file)).collect();
-        let started = (1..).zip(&fleets).zip(&underlay.nodes);
+        let files: Vec<_> = files.into_iter().map(|file| (file.clone(), Fleet::new(&file))).collect();
+        let started = (1..).zip(&files).zip(&underlay.nodes);
         let nodes: Vec<Node> =
-            started.map(|((n, fleet), space)| fleet.spawn(space, &format!("n{n}"))).collect();
+            started.map(|((n, (_, fleet)), space)| fleet.spawn(space, &format!("n{n}"))).collect();
         nodes.iter().for_each(Node::until_ready);
-        Self { nodes, pods, underlay, _fleets: fleets }
+        Self { nodes, pods, underlay, files }
+    }
+
+    /// Puts `to` for `from` in the file of node `number`, 1 and up, and reloads it.
+    ///
+    /// # Panics
+    /// When `from` is not there, or the daemon refuses.
+    pub fn reload(&mut self, number: usize, from: &str, to: &str) {
+        let (file, fleet) = &mut self.files[number - 1];
+        assert!(file.contains(from), "{from:?} is not in\n{file}");
+        *file = file.replace(from, to);
+        fleet.write(file);
+        self.nodes[number - 1].ctl("reload");
     }
 
     /// A pod's namespace.

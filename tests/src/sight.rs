@@ -142,6 +142,15 @@ impl Sight {
     pub fn drain(&self) -> Vec<Seen> {
         self.raw.drain().iter().map(|bytes| seen(bytes)).collect()
     }
+
+    /// Every wire frame that has arrived until now.
+    ///
+    /// # Panics
+    /// When the kernel's facts are of a kind unknown here.
+    #[must_use]
+    pub fn frames(&self) -> Vec<Vec<u8>> {
+        self.drain().iter().flat_map(Seen::frames).collect()
+    }
 }
 
 fn seen(bytes: &[u8]) -> Seen {

@@ -272,3 +272,28 @@ fn sends(how: &Udp, rng: &mut Rng) -> Vec<Send> {
     }
     sends
 }
+
+/// A little of everything from `from` to each of `addresses` in `to`: TCP both ways, datagrams one by one, in
+/// superframes and in fragments.
+///
+/// # Panics
+/// When anything is lost, changed, repeated or overtaken.
+#[track_caller]
+pub fn sample(from: &Namespace, to: &Namespace, addresses: &[IpAddr], rng: &mut Rng) {
+    for address in addresses {
+        tcp(from, to, *address, &Tcp { bytes: 600_000, ..Tcp::default() }, rng);
+        tcp(from, to, *address, &Tcp { bytes: 60_000, no_delay: true, urgent: true, ..Tcp::default() }, rng);
+        let some = Udp { count: 100, longest: 1300, ..Udp::default() };
+        for how in [
+            some,
+            Udp { superframes: true, ..some },
+            Udp { superframes: true, merged: true, ..some },
+            Udp { shortest: 2000, longest: 9000, count: 30, ..some },
+        ] {
+            udp(from, to, *address, &how, rng);
+        }
+        if address.is_ipv4() {
+            udp(from, to, *address, &Udp { no_checksum: true, merged: true, ..some }, rng);
+        }
+    }
+}
