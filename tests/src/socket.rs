@@ -197,10 +197,18 @@ pub fn receive_merged(socket: &UdpSocket) -> io::Result<Vec<Vec<u8>>> {
     message.msg_iovlen = 1;
     message.msg_control = control.as_mut_ptr().cast();
     message.msg_controllen = size_of_val(&control);
-    #[expect(unsafe_code, reason = "the standard library has no control messages")]
-    // SAFETY: the kernel writes into the buffer and the control space, whose lengths it is told.
-    let len = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, 0) };
-    let len = usize::try_from(len).map_err(|_| io::Error::last_os_error())?;
+    let len = loop {
+        #[expect(unsafe_code, reason = "the standard library has no control messages")]
+        // SAFETY: the kernel writes into the buffer and the control space, whose lengths it is told.
+        let len = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, 0) };
+        let error = io::Error::last_os_error();
+        match usize::try_from(len) {
+            Ok(len) => break len,
+            // A socket with a time limit is not called again by the kernel.
+            Err(_) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return Err(error),
+        }
+    };
     let mut size = len.max(1);
     #[expect(unsafe_code, reason = "control messages are walked with C's macros")]
     // SAFETY: the kernel filled the control space and set its length; the macros stay within it, and what is read
