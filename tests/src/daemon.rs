@@ -6,7 +6,8 @@ mod pod;
 mod raw;
 
 pub use pod::Pod;
-pub use raw::Raw;
+pub(crate) use pod::hush;
+pub use raw::{FACTS_LEN, Raw};
 
 use crate::lab::{self, Daemon, Lab, Namespace, until};
 use serde_json::Value;
@@ -106,7 +107,7 @@ impl Host {
         static HOSTS: AtomicU32 = AtomicU32::new(0);
         let number = HOSTS.fetch_add(1, Ordering::Relaxed);
         let namespace = lab.namespace(&format!("host{number}"));
-        pod::hush(&namespace);
+        hush(&namespace);
         Self { daemon: None, namespace, directory: Directory::new() }
     }
 

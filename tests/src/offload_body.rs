@@ -282,32 +282,40 @@ pub fn merged_frame(train: &mut Train, arrived: &[Vec<u8>]) -> Option<(Vec<u8>, 
     Some((bytes, merged.offload))
 }
 
-/// Whether `frame` is frame `i` of `count` that `whole` must be cut into.
-fn check_wire_frame(whole: &Superframe, frame: &[u8], i: usize, count: usize) {
-    let Layout { ip_at, transport_at, header_len, .. } = whole.layout;
-    let size = usize::from(whole.facts.gso.expect("it is a superframe").size);
+/// Frame `i` of those that the superframe `bytes` stands for, by the letter: `size` bytes of payload each, every
+/// checksum finished.
+#[must_use]
+pub fn wire_frame(bytes: &[u8], layout: &Layout, size: usize, i: usize) -> Vec<u8> {
+    let Layout { ip_at, transport_at, header_len, .. } = *layout;
     let from = header_len + i * size;
-    let mut expected = whole.bytes[..header_len].to_vec();
-    expected.extend_from_slice(&whole.bytes[from..whole.bytes.len().min(from + size)]);
+    let mut expected = bytes[..header_len].to_vec();
+    expected.extend_from_slice(&bytes[from..bytes.len().min(from + size)]);
     let step = word(i);
-    if !whole.layout.v6 {
+    if !layout.v6 {
         let id = word_at(&expected, ip_at + 4).wrapping_add(step);
         set(&mut expected, ip_at + 4, id);
     }
-    if !whole.layout.is_udp() {
+    if !layout.is_udp() {
         let at = transport_at + 4;
         let first = u32::from_be_bytes(expected[at..at + 4].try_into().expect("four bytes"));
         let sequence = first.wrapping_add(u32::try_from(i * size).expect("below 65,536"));
         expected[at..at + 4].copy_from_slice(&sequence.to_be_bytes());
-        if i + 1 < count {
+        if from + size < bytes.len() {
             expected[transport_at + 13] &= !(FIN | PSH);
         }
         if i > 0 {
             expected[transport_at + 13] &= !CWR;
         }
     }
-    seed(&mut expected, &whole.layout);
-    repair(&mut expected, &whole.layout);
+    seed(&mut expected, layout);
+    repair(&mut expected, layout);
+    expected
+}
+
+/// Whether `frame` is frame `i` of `count` that `whole` must be cut into.
+fn check_wire_frame(whole: &Superframe, frame: &[u8], i: usize, count: usize) {
+    let size = usize::from(whole.facts.gso.expect("it is a superframe").size);
+    let expected = wire_frame(&whole.bytes, &whole.layout, size, i);
     assert!(frame == expected, "frame {i} of {count}: {frame:02x?} is not {expected:02x?}");
 }
 

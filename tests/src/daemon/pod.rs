@@ -4,7 +4,7 @@ use super::{PATIENCE, Raw, raw};
 use crate::lab::{Lab, Namespace, until};
 
 /// Keeps the kernel from sending anything unasked by interfaces that come to `namespace`.
-pub(super) fn hush(namespace: &Namespace) {
+pub(crate) fn hush(namespace: &Namespace) {
     namespace.inside(|| {
         for scope in ["all", "default"] {
             // A kernel without IPv6 says nothing in it either.

@@ -11,10 +11,15 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
+/// Bytes of a virtio-net header (`struct virtio_net_hdr`).
+pub const FACTS_LEN: usize = 10;
+
 /// Frames of one interface.
 #[derive(Debug)]
 pub struct Raw {
     socket: OwnedFd,
+    /// Whether frames wear a virtio-net header.
+    facts: bool,
 }
 
 /// Index of an interface in the calling thread's namespace.
@@ -43,6 +48,20 @@ impl Raw {
     /// When there is no such interface, or the right is missing.
     #[must_use]
     pub fn open(link: &str) -> Self {
+        Self::open_with(link, false)
+    }
+
+    /// The same, but every frame wears a virtio-net header of [`FACTS_LEN`] bytes in front, in both directions
+    /// (packet(7), PACKET_VNET_HDR): superframes are sent and received whole.
+    ///
+    /// # Panics
+    /// When there is no such interface, or the right is missing.
+    #[must_use]
+    pub fn open_with_facts(link: &str) -> Self {
+        Self::open_with(link, true)
+    }
+
+    fn open_with(link: &str, facts: bool) -> Self {
         let index = index(link).unwrap_or_else(|| panic!("there is no interface {link:?}"));
         let all = u16::try_from(libc::ETH_P_ALL).expect("a small number").to_be();
         #[expect(unsafe_code, reason = "the standard library has no packet sockets")]
@@ -52,11 +71,16 @@ impl Raw {
         #[expect(unsafe_code, reason = "a descriptor that C made")]
         // SAFETY: the kernel just made this descriptor and nobody else has it.
         let socket = unsafe { OwnedFd::from_raw_fd(fd) };
-        let this = Self { socket };
+        let this = Self { socket, facts };
         // What it sends itself is not heard (since Linux 4.20).
         const PACKET_IGNORE_OUTGOING: libc::c_int = 23;
+        // linux/if_packet.h; the libc crate lacks it.
+        const PACKET_VNET_HDR: libc::c_int = 15;
         this.option(libc::SOL_PACKET, PACKET_IGNORE_OUTGOING, 1);
         this.option(libc::SOL_PACKET, libc::PACKET_AUXDATA, 1);
+        if facts {
+            this.option(libc::SOL_PACKET, PACKET_VNET_HDR, 1);
+        }
         this.option(libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, 8 << 20);
         #[expect(unsafe_code, reason = "a structure of C that is all zeros where nothing is said")]
         // SAFETY: sockaddr_ll is plain numbers, for all of which zero is a value.
@@ -182,11 +206,12 @@ impl Raw {
             return if down { self.read() } else { None };
         };
         frame.truncate(len);
+        let at = if self.facts { FACTS_LEN + 12 } else { 12 };
         if let Some((tpid, tci)) = tag_beside(&message)
-            && frame.len() >= 12
+            && frame.len() >= at
         {
             let tag = [tpid.to_be_bytes(), tci.to_be_bytes()].concat();
-            frame.splice(12..12, tag);
+            frame.splice(at..at, tag);
         }
         Some(frame)
     }

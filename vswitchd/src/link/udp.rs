@@ -140,13 +140,18 @@ impl UdpReceiver {
             }
             let remote = message.from.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |from| from.ip());
             let arrival = Arrival::Underlay { local, remote, udp_port };
-            let uncut = message
-                .segment
-                .and_then(|segment| uncut(batch.spares().nth(i)?.get(..message.len)?, segment));
-            if let Some(owed) = uncut {
-                batch.push_part(i, 0..message.len, arrival, owed);
-                received.frames += 1;
-                continue;
+            let bytes = batch.spares().nth(i).and_then(|slot| slot.get(..message.len)).unwrap_or_default();
+            match message.segment.and_then(|segment| uncut(bytes, segment)) {
+                None => {}
+                Some(Uncut::Superframe(owed)) => {
+                    batch.push_part(i, 0..message.len, arrival, owed);
+                    received.frames += 1;
+                    continue;
+                }
+                Some(Uncut::Unclear) => {
+                    received.bad_offload += 1;
+                    continue;
+                }
             }
             // A message without a byte is a datagram all the same.
             let segment = message.segment.unwrap_or(message.len).max(1);
@@ -183,14 +188,29 @@ impl UdpReceiver {
     }
 }
 
-/// What `message` owes where it is no train of datagrams of `segment` bytes but one datagram with a superframe of UDP
-/// in it: a Linux peer whose underlay cuts nothing leaves it whole, and then the kernel says of the inner datagrams
-/// what it otherwise says of the outer. The inner length tells which it is.
-fn uncut(message: &[u8], segment: usize) -> Option<Offload> {
+/// What a message is that may be no train.
+enum Uncut {
+    /// One datagram with a superframe in it, which owes this.
+    Superframe(Offload),
+    /// It can be read as that and as a train.
+    Unclear,
+}
+
+/// What `message` is where it is no train of datagrams of `segment` bytes, or not for certain, but one datagram with a
+/// superframe of UDP in it: a Linux peer whose underlay cuts nothing leaves it whole, and then the kernel says of the
+/// inner datagrams what it otherwise says of the outer. The inner length tells which it is; but pods write inner lengths,
+/// and payload. Were a length believed that lies, the frames behind it in a train would be taken for its payload; were
+/// payload believed that looks like datagrams, a pod could write its own VNIs.
+fn uncut(message: &[u8], segment: usize) -> Option<Uncut> {
     let inner = message.get(usize::from(WRAP)..).filter(|_| message.len() > segment)?;
     let header_len = header_len(inner, GsoKind::Udp)?;
+    // Flags and reserved bits as RFC 7348 §5 has them sent.
+    let begins_datagram = |bytes: &[u8]| matches!(bytes, [8, 0, 0, 0, _, _, _, 0, ..]);
+    if message.chunks(segment).all(begins_datagram) {
+        return Some(Uncut::Unclear);
+    }
     let gso = Gso { kind: GsoKind::Udp, size: u16::try_from(segment).ok()?, header_len };
-    Offload { checksum: partial_checksum(inner), gso: Some(gso) }.shifted(WRAP.into())
+    Offload { checksum: partial_checksum(inner), gso: Some(gso) }.shifted(WRAP.into()).map(Uncut::Superframe)
 }
 
 /// An error that an ICMP message left on the socket: not about this call, and gone once reported.
@@ -333,7 +353,7 @@ impl UdpPool {
                     continue;
                 }
                 Err(error) if datagrams > 1 && !is_full(&error) => {
-                    self.split(run, at, &error, socket, to, sent)
+                    self.split(run, at, &error, socket, to, sent);
                 }
                 Err(error) => sent.failed(&error, datagrams),
             }
