@@ -90,6 +90,10 @@ pub(crate) fn circumstances(machine: &[String], rounds: u32, seconds: u32, took:
         took.as_secs()
     ));
     lines.push(
+        "The kernel bridges in the sender's own time: its figure for 64-byte UDP is what one sender can send"
+            .to_owned(),
+    );
+    lines.push(
         "Only ratios within this table mean something, not numbers beside those of another run".to_owned(),
     );
     lines
