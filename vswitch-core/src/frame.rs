@@ -126,6 +126,17 @@ impl Batch {
         self.arrived.get(i).map_or(&[], |a| &self.slab[a.at..a.at + a.len])
     }
 
+    /// The bytes of `range` and the `front` bytes that lie before them in its slot; `None` when there are not so many,
+    /// or `range` does not lie in the batch.
+    #[must_use]
+    pub fn with_front(&self, range: TxRange, front: usize) -> Option<&[u8]> {
+        let frame = self.arrived.get(range.frame as usize)?;
+        let (from, to) = (frame.at + range.from as usize, frame.at + range.to as usize);
+        let whole = from.checked_sub(front)?..to;
+        (whole.start / SLOT_LEN == frame.at / SLOT_LEN && range.to as usize <= frame.len)
+            .then(|| self.slab.get(whole))?
+    }
+
     /// Where frame `i` came in, and what it still owes.
     #[must_use]
     pub fn arrival(&self, i: usize) -> Option<(Arrival, Offload)> {
@@ -433,6 +444,13 @@ mod tests {
         batch.push_part(2, 0..1, arrival, Offload::NONE);
         batch.push_part(0, 0..SLOT_LEN + 1, arrival, Offload::NONE);
         batch.take(1);
+        let front = |frame, from, to, front| batch.with_front(TxRange::new(frame, from, to).unwrap(), front);
+        assert_eq!((front(0, 0, 2, 1), front(1, 1, 3, 2)), (Some(&b"abc"[..]), Some(&b"cdef"[..])));
+        // Before the slot, behind the frame, not a frame.
+        assert_eq!(
+            (front(0, 0, 2, 2), front(2, 0, 1, 1), front(0, 0, 3, 1), front(3, 0, 1, 0)),
+            (None, None, None, None)
+        );
         assert_eq!((batch.len(), batch.spares().len()), (3, 1));
         assert_eq!([0, 1, 2].map(|i| batch.bytes(i)), [&b"bc"[..], b"def", b"a"]);
         batch.take(5);

@@ -4,6 +4,7 @@
 //! (that is `vswitch-core`). No lock, no log, no text per frame.
 
 pub mod clock;
+mod idle;
 mod setup;
 mod thread;
 mod workers;

@@ -4,6 +4,7 @@
 //! drained, and each round serves every source on it once, at most a batch, so no port starves another.
 
 use super::clock;
+use super::idle::{Bulk, Idle};
 use super::setup::{PortLink, Setup};
 use super::workers::{Command, Load, Snapshot};
 use crate::link::{AnyLink, Link as _, Received, Scratch, Sent};
@@ -84,6 +85,7 @@ pub(super) struct Outlets {
     pub(super) events: Sender<Event>,
     pub(super) wake_control: Arc<dyn Fn() + Send + Sync>,
     pub(super) punts: Sender<Punted>,
+    pub(super) bulk: Bulk,
 }
 
 pub(super) struct Thread {
@@ -125,13 +127,26 @@ impl Thread {
     pub(super) fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(256);
         let mut next_tick = clock::now().after(TICK);
+        let mut idle = Idle::default();
+        let mut now = clock::now();
         loop {
-            let wait = if self.ready.is_empty() { next_tick.since(clock::now()) } else { Duration::ZERO };
+            let looks_again = self.ready.is_empty() && idle.looks_again(now, &self.outlets.bulk);
+            let waits = self.ready.is_empty() && !looks_again;
+            let wait = if waits { next_tick.since(now) } else { Duration::ZERO };
             match self.poll.poll(&mut events, Some(wait)) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
                 _ => {}
             }
             let began = clock::now();
+            if looks_again && events.is_empty() {
+                // Whoever has something for us may need this very processor to hand it over.
+                std::thread::yield_now();
+                now = clock::now();
+                continue;
+            }
+            if self.ready.is_empty() {
+                idle.ends(began);
+            }
             for event in &events {
                 if let Some(source) = Source::of(event.token())
                     && !self.ready.contains(&source)
@@ -146,12 +161,13 @@ impl Thread {
                 }
             }
             self.round(began);
-            let ended = clock::now();
-            if ended >= next_tick {
-                next_tick = ended.after(TICK);
-                self.tick(ended);
+            now = clock::now();
+            if now >= next_tick {
+                next_tick = now.after(TICK);
+                self.tick(now);
             }
-            self.load.busy += ended.since(began);
+            self.load.busy += now.since(began);
+            idle.begins(now);
         }
     }
 
@@ -199,7 +215,8 @@ impl Thread {
                 None => return false,
             },
         };
-        let Received { drained, gone, overflow, truncated, bad_offload, .. } = received;
+        let Received { drained, gone, overflow, truncated, bad_offload, bytes, .. } = received;
+        self.outlets.bulk.came(now, bytes);
         if overflow > 0 {
             worker.counters_mut().drop(at, DropReason::RxOverflow, overflow);
         }

@@ -1,5 +1,6 @@
 //! The control thread's view of the workers: start, change, ask, stop.
 
+use super::idle::Bulk;
 use super::setup::Setup;
 use super::thread::{Event, Outlets, Punted, Thread, WAKER};
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -74,7 +75,7 @@ impl Workers {
         wake_control: Arc<dyn Fn() + Send + Sync>,
         punts: Sender<Punted>,
     ) -> io::Result<Self> {
-        let outlets = Outlets { events, wake_control, punts };
+        let outlets = Outlets { events, wake_control, punts, bulk: Bulk::default() };
         let mut handles = Vec::with_capacity(count);
         for number in 0..count {
             let poll = Poll::new()?;

@@ -72,6 +72,7 @@ impl Link for Memory {
                 Ok((frame, offload)) => {
                     if batch.copy_in(Arrival::Port(port), &frame, offload) {
                         received.frames += 1;
+                        received.bytes += frame.len();
                     } else {
                         received.truncated += 1;
                     }

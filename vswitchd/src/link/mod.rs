@@ -27,6 +27,8 @@ use vswitch_core::{Batch, PortId, TxList};
 pub struct Received {
     /// Frames added to the batch.
     pub frames: usize,
+    /// Bytes that were received for them, with all headers.
+    pub bytes: usize,
     /// Nothing is left: wait for the next event. Otherwise call again, as an edge-triggered wait will not tell.
     pub drained: bool,
     /// What the link stood for no longer exists: its TAP or its namespace was deleted.
@@ -45,6 +47,7 @@ impl Received {
     /// Nothing came and nothing will before the next event.
     pub(crate) const NOTHING: Self = Self {
         frames: 0,
+        bytes: 0,
         drained: true,
         gone: false,
         overflow: 0,

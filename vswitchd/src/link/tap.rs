@@ -145,6 +145,16 @@ impl Tap {
         [self.header, self.csum, self.tso.load(Ordering::Relaxed), self.uso.load(Ordering::Relaxed)]
     }
 
+    /// Writes one frame that lies in one piece behind its virtio-net header.
+    fn write_one(&self, frame: &[u8]) -> io::Result<usize> {
+        loop {
+            match (&self.file).write(frame) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                written => return written.map(|bytes| bytes - vnet::LEN),
+            }
+        }
+    }
+
     /// Writes one frame; its pieces begin with the virtio-net header where there is one.
     fn write(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         loop {
@@ -179,6 +189,13 @@ impl Tap {
         }
         let cwr = owed.gso.is_some() && has_cwr(tx.pieces(record, batch), owed);
         let header = vnet::header(owed, cwr);
+        // One that came from a TAP, and leaves as it came, has its header still in front.
+        if let Some((&[], range)) = tx.parts(record)
+            && let Some(whole) = batch.with_front(range, vnet::LEN)
+            && whole.starts_with(&header)
+        {
+            return self.wrote(self.write_one(whole), batch, tx, record, scratch, sent);
+        }
         let mut gathered = [IoSlice::new(&[]); PIECES];
         gathered[0] = IoSlice::new(&header);
         let mut pieces = tx.pieces(record, batch);
@@ -192,6 +209,20 @@ impl Tap {
         } else {
             self.write(&[IoSlice::new(&header), IoSlice::new(scratch.copy(batch, tx, record))])
         };
+        self.wrote(written, batch, tx, record, scratch, sent);
+    }
+
+    /// What became of a record that was written as it is.
+    fn wrote(
+        &self,
+        written: io::Result<usize>,
+        batch: &Batch,
+        tx: &TxList,
+        record: &TxRecord,
+        scratch: &mut Scratch,
+        sent: &mut Sent,
+    ) {
+        let owed = record.offload;
         match written {
             Ok(bytes) => sent.taken(1, bytes),
             Err(error) if owed.gso.is_some() && error.raw_os_error() == Some(libc::EINVAL) => {
@@ -317,9 +348,8 @@ impl Link for Tap {
     fn receive(&self, port: PortId, batch: &mut Batch) -> Received {
         let mut received = Received::default();
         let begin = if self.header { vnet::LEN } else { 0 };
-        let mut bytes = 0;
         for _ in 0..BUDGET {
-            let Some(slot) = batch.spare().filter(|_| bytes < BUDGET_BYTES) else { break };
+            let Some(slot) = batch.spare().filter(|_| received.bytes < BUDGET_BYTES) else { break };
             match (&self.file).read(slot) {
                 // A TAP hides how much it cut off; a full slot is the sign. No MTU allows such a frame today.
                 Ok(len) if len >= SLOT_LEN => received.truncated += 1,
@@ -337,7 +367,7 @@ impl Link for Tap {
                     batch.push_part(0, begin..len, Arrival::Port(port), owed);
                     batch.take(1);
                     received.frames += 1;
-                    bytes += len;
+                    received.bytes += len;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {

@@ -134,6 +134,7 @@ impl UdpReceiver {
         received.overflow = got.lost.map_or(0, |lost| self.newly_lost(lost));
         let (local, udp_port) = (self.local.ip(), self.local.port());
         for (i, message) in got.all().iter().enumerate() {
+            received.bytes += message.len;
             if message.truncated {
                 received.truncated += 1;
                 continue;
