@@ -26,6 +26,16 @@ pub struct Seen {
 }
 
 impl Seen {
+    /// Its bytes with an unfinished checksum finished, wherever that is; for what is no superframe.
+    #[must_use]
+    pub fn finished(&self) -> Vec<u8> {
+        let mut bytes = self.bytes.clone();
+        if let Some((start, offset)) = self.unfinished {
+            finish(&mut bytes, start, offset);
+        }
+        bytes
+    }
+
     /// The wire frames it stands for: itself, unless it owes something.
     ///
     /// # Panics
@@ -49,6 +59,15 @@ impl Seen {
         let count = (self.bytes.len() - layout.header_len).div_ceil(size);
         (0..count).map(|i| wire_frame(&self.bytes, &layout, size, i)).collect()
     }
+}
+
+/// Puts the checksum of everything from `start` on where it belongs; of two zeros that which is not 0, as Linux does.
+pub fn finish(bytes: &mut [u8], start: usize, offset: usize) {
+    let sum = match crate::frames::checksum(0, &bytes[start..]) {
+        0 => 0xffff,
+        sum => sum,
+    };
+    bytes[start + offset..start + offset + 2].copy_from_slice(&sum.to_be_bytes());
 }
 
 /// Where things are in a TCP or UDP frame of `kind`, whatever its version of IP.
@@ -123,6 +142,20 @@ impl Sight {
             facts.extend(number(value));
         }
         self.raw.send(&[&facts, bytes].concat());
+    }
+
+    /// Sends a frame that owes a checksum: the sum from byte `start` on is to be put `offset` bytes behind it.
+    ///
+    /// # Errors
+    /// When the kernel does not believe it.
+    pub fn send_unfinished(&self, frame: &[u8], start: u16, offset: u16) -> std::io::Result<()> {
+        let mut facts = vec![NEEDS_CHECKSUM, 0];
+        // Linux wants to be told how much to keep in one piece.
+        facts.extend((start + offset + 2).to_ne_bytes());
+        facts.extend([0, 0]);
+        facts.extend(start.to_ne_bytes());
+        facts.extend(offset.to_ne_bytes());
+        self.raw.try_send(&[&facts, frame].concat())
     }
 
     /// The next that arrives, waiting at most `within`.

@@ -174,3 +174,22 @@ fn linux_at_the_other_end_understands_a_node_without_offload_and_is_understood()
         linux(lab, false, false);
     });
 }
+
+#[test]
+fn connections_outlive_a_reload_that_takes_offload_away_and_gives_it_back() {
+    in_nodes("connections_outlive_a_reload_that_takes_offload_away_and_gives_it_back", |lab| {
+        let mut scene = pods(lab, &["[datapath]\noffload = true", ""], false);
+        let mut rng = Rng::from_env(44);
+        let steps = [("= true", "= false"), ("= false", "= true")];
+        for (from, to) in steps {
+            both_ways(scene.pod("a"), scene.pod("b"), &mut rng);
+            scene.reload(1, &format!("offload {from}"), &format!("offload {to}"));
+            let watch = Watch::new(&scene.spaces());
+            both_ways(scene.pod("a"), scene.pod("b"), &mut rng);
+            watch.unmoved(&format!("seed {}, offload {to}", rng.seed()));
+            let status = scene.nodes[0].ctl("status");
+            println!("offload {to}: {} {}", status["tap_path"], status["underlay_path"]);
+        }
+        nothing_died(&scene.nodes);
+    });
+}
