@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::net::IpAddr;
-use vswitch_tests::lab::{Lab, Namespace, skip};
-use vswitch_tests::node::{Node, in_nodes, knows, pings, v4, v6};
+use vswitch_tests::lab::{Lab, Namespace, skip, until};
+use vswitch_tests::node::{Node, PATIENCE, in_nodes, knows, pings, v4, v6};
 use vswitch_tests::rng::Rng;
 use vswitch_tests::scene::{Place, Plan, Scene, ip};
 use vswitch_tests::streams::sample;
@@ -50,14 +50,33 @@ fn a_node_with_offload_and_one_without_understand_each_other() {
             both_ways(scene.pod("a"), scene.pod("b"), &mut rng);
             watch.unmoved(&format!("seed {}", rng.seed()));
             nothing_died(&scene.nodes);
+            what_left_arrived(&scene, v6);
         }
     });
 }
 
+/// Asserts that both nodes count the same frames and bytes between them, however many a superframe or train was.
+fn what_left_arrived(scene: &Scene, v6: bool) {
+    let address = |n| if v6 { vswitch_tests::node::v6(n) } else { v4(n) };
+    let [one, two] = &scene.nodes[..] else { unreachable!() };
+    for (from, to, n) in [(one, two, 1), (two, one, 2)] {
+        for key in ["frames", "bytes"] {
+            let counts = || {
+                let sent = from.peer(address(3 - n), &format!("tx_{key}"));
+                (sent, to.peer(address(n), &format!("rx_{key}")))
+            };
+            // The pods' kernels say something now and then.
+            let what = format!("{key} from node {n} counted alike");
+            until(&what, PATIENCE, || Some(counts()).filter(|(sent, received)| sent == received));
+        }
+    }
+}
+
 /// What an interface can, less and less and then all again; each on top of the one before.
-const ABILITIES: [&str; 7] = [
-    "gro off",
+const ABILITIES: [&str; 8] = [
+    "gro on",
     "tx-udp-segmentation off",
+    "gro off",
     "tso off gso off",
     "tx off",
     "rx off",
@@ -79,6 +98,7 @@ fn less_and_less(lab: &Lab, v6: bool, change: impl Fn(&Scene, &str)) {
         println!("{abilities}: {}", paths.collect::<Vec<_>>().join(" and "));
     }
     nothing_died(&scene.nodes);
+    what_left_arrived(&scene, v6);
 }
 
 #[test]
