@@ -189,8 +189,8 @@ impl Sight {
 fn seen(bytes: &[u8]) -> Seen {
     let (facts, bytes) = bytes.split_at(FACTS_LEN);
     let number = |at: usize| usize::from(u16::from_ne_bytes([facts[at], facts[at + 1]]));
-    // The kernel counted before the tag was put back.
-    let tagged = matches!(bytes.get(12..14), Some([0x81, 0] | [0x88, 0xa8]));
+    // The kernel counts from a frame whose tag it has taken out.
+    let tag_len = if matches!(bytes.get(12..14), Some([0x81, 0] | [0x88, 0xa8])) { 4 } else { 0 };
     let kind = match facts[1] & !WITH_ECN {
         0 => None,
         TCP4 => Some(GsoKind::Tcp4),
@@ -198,20 +198,8 @@ fn seen(bytes: &[u8]) -> Seen {
         UDP => Some(GsoKind::Udp),
         other => panic!("a superframe of kind {other}"),
     };
-    let mut unfinished = (facts[0] & NEEDS_CHECKSUM != 0).then(|| (number(6), number(8)));
-    if let Some((start, offset)) = &mut unfinished
-        && tagged
-        && !starts_at(bytes, *start, *offset)
-    {
-        *start += 4;
-    }
+    let unfinished = (facts[0] & NEEDS_CHECKSUM != 0).then(|| (number(6) + tag_len, number(8)));
     Seen { bytes: bytes.to_vec(), unfinished, superframe: kind.map(|kind| (kind, number(4))) }
-}
-
-/// Whether a transport header whose checksum field is at `offset` begins at `start`.
-fn starts_at(bytes: &[u8], start: usize, offset: usize) -> bool {
-    let kind = if offset == 16 { GsoKind::Tcp4 } else { GsoKind::Udp };
-    layout(bytes, kind).is_some_and(|layout| layout.transport_at == start)
 }
 
 /// `frame` up to the end of its IP packet: without padding.
