@@ -216,7 +216,7 @@ fn a_superframe_of_tiny_pieces_takes_no_memory_and_stops_nobody() {
             seen.filter(|seen| seen.bytes == end).or_else(|| b.drain().into_iter().find(|s| s.bytes == end))
         });
         let more = resident().saturating_sub(before);
-        println!("{more} KiB more for superframes of 60,000 pieces");
-        assert!(more < 32 << 10, "{more} KiB more");
+        assert!(more < 8 << 10, "{more} KiB more for superframes of 60,000 pieces");
+        assert!(scene.drops("bad_offload") > 0);
     });
 }
