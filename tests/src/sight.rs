@@ -26,6 +26,16 @@ pub struct Seen {
 }
 
 impl Seen {
+    /// Its bytes with an unfinished checksum finished, wherever that is; for what is no superframe.
+    #[must_use]
+    pub fn finished(&self) -> Vec<u8> {
+        let mut bytes = self.bytes.clone();
+        if let Some((start, offset)) = self.unfinished {
+            finish(&mut bytes, start, offset);
+        }
+        bytes
+    }
+
     /// The wire frames it stands for: itself, unless it owes something.
     ///
     /// # Panics
@@ -49,6 +59,15 @@ impl Seen {
         let count = (self.bytes.len() - layout.header_len).div_ceil(size);
         (0..count).map(|i| wire_frame(&self.bytes, &layout, size, i)).collect()
     }
+}
+
+/// Puts the checksum of everything from `start` on where it belongs; of two zeros that which is not 0, as Linux does.
+pub fn finish(bytes: &mut [u8], start: usize, offset: usize) {
+    let sum = match crate::frames::checksum(0, &bytes[start..]) {
+        0 => 0xffff,
+        sum => sum,
+    };
+    bytes[start + offset..start + offset + 2].copy_from_slice(&sum.to_be_bytes());
 }
 
 /// Where things are in a TCP or UDP frame of `kind`, whatever its version of IP.
@@ -125,6 +144,20 @@ impl Sight {
         self.raw.send(&[&facts, bytes].concat());
     }
 
+    /// Sends a frame that owes a checksum: the sum from byte `start` on is to be put `offset` bytes behind it.
+    ///
+    /// # Errors
+    /// When the kernel does not believe it.
+    pub fn send_unfinished(&self, frame: &[u8], start: u16, offset: u16) -> std::io::Result<()> {
+        let mut facts = vec![NEEDS_CHECKSUM, 0];
+        // Linux wants to be told how much to keep in one piece.
+        facts.extend((start + offset + 2).to_ne_bytes());
+        facts.extend([0, 0]);
+        facts.extend(start.to_ne_bytes());
+        facts.extend(offset.to_ne_bytes());
+        self.raw.try_send(&[&facts, frame].concat())
+    }
+
     /// The next that arrives, waiting at most `within`.
     ///
     /// # Panics
@@ -156,8 +189,8 @@ impl Sight {
 fn seen(bytes: &[u8]) -> Seen {
     let (facts, bytes) = bytes.split_at(FACTS_LEN);
     let number = |at: usize| usize::from(u16::from_ne_bytes([facts[at], facts[at + 1]]));
-    // The kernel counted before the tag was put back.
-    let tagged = matches!(bytes.get(12..14), Some([0x81, 0] | [0x88, 0xa8]));
+    // The kernel counts from a frame whose tag it has taken out.
+    let tag_len = if matches!(bytes.get(12..14), Some([0x81, 0] | [0x88, 0xa8])) { 4 } else { 0 };
     let kind = match facts[1] & !WITH_ECN {
         0 => None,
         TCP4 => Some(GsoKind::Tcp4),
@@ -165,20 +198,8 @@ fn seen(bytes: &[u8]) -> Seen {
         UDP => Some(GsoKind::Udp),
         other => panic!("a superframe of kind {other}"),
     };
-    let mut unfinished = (facts[0] & NEEDS_CHECKSUM != 0).then(|| (number(6), number(8)));
-    if let Some((start, offset)) = &mut unfinished
-        && tagged
-        && !starts_at(bytes, *start, *offset)
-    {
-        *start += 4;
-    }
+    let unfinished = (facts[0] & NEEDS_CHECKSUM != 0).then(|| (number(6) + tag_len, number(8)));
     Seen { bytes: bytes.to_vec(), unfinished, superframe: kind.map(|kind| (kind, number(4))) }
-}
-
-/// Whether a transport header whose checksum field is at `offset` begins at `start`.
-fn starts_at(bytes: &[u8], start: usize, offset: usize) -> bool {
-    let kind = if offset == 16 { GsoKind::Tcp4 } else { GsoKind::Udp };
-    layout(bytes, kind).is_some_and(|layout| layout.transport_at == start)
 }
 
 /// `frame` up to the end of its IP packet: without padding.

@@ -6,7 +6,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use vswitch_core::Offload;
 use vswitch_core::frame::MAX_HEAD_LEN;
-use vswitch_core::offload::{self, Checksum, MAX_HEADERS_LEN, MAX_PIECES, OffloadError, Train};
+use vswitch_core::offload::{self, Checksum, MAX_HEADERS_LEN, MAX_PIECES, OffloadError, Sums, Train};
 use vswitch_core::wire::checksum::Sum;
 use vswitch_tests::offload_body::{
     Choices, Layout, Superframe, any_bytes_body, changed_train_body, cut_merge_body, merged_frame, ones_sum,
@@ -199,6 +199,43 @@ proptest! {
     }
 
     #[test]
+    fn a_frame_in_two_parts_is_taken_like_a_whole_one(data in bytes(100..200), cuts in vec(any::<u16>(), 20), damage in any::<u16>()) {
+        let Some((whole, mut frames)) = mergeable(&data) else { return Ok(()) };
+        frames.truncate(cuts.len());
+        let header_len = whole.layout.header_len;
+        // Now and then a frame that must be refused, wherever its parts meet.
+        let bent = usize::from(damage >> 4) % frames.len();
+        let payload = frames[bent].len() - header_len;
+        frames[bent][header_len + usize::from(damage) % payload] ^= u8::from(damage % 3 == 0);
+        let (mut in_one, mut in_two) = (Train::new(), Train::new());
+        for ((i, frame), cut) in frames.iter().enumerate().zip(cuts) {
+            let (front, rest) = frame.split_at(header_len + usize::from(cut) % (frame.len() - header_len + 1));
+            let taken = in_one.offer(i, 7, frame, false);
+            prop_assert_eq!(in_two.offer_parts(i, 7, front, rest, Sums::Unknown), taken, "frame {}", i);
+        }
+        let [one, two] = [&mut in_one, &mut in_two].map(|train| {
+            train.merged().map(|merged| (merged.head.to_vec(), merged.pieces.to_vec(), merged.offload))
+        });
+        prop_assert!(one == two);
+    }
+
+    #[test]
+    fn a_frame_that_owes_a_checksum_is_taken_when_it_is_that_of_its_transport(data in bytes(100..200), bit in 0..16_u16) {
+        let Some((whole, mut frames)) = mergeable(&data) else { return Ok(()) };
+        frames.truncate(2);
+        frames.iter_mut().for_each(|frame| seed(frame, &whole.layout));
+        let right = whole.facts.checksum.unwrap();
+        let taken = |checksum| {
+            let mut train = Train::new();
+            let offered = frames.iter().enumerate();
+            offered.take_while(|(i, f)| train.offer_parts(*i, 0, f, &[], Sums::Owed(checksum))).count()
+        };
+        prop_assert_eq!(taken(right), 2);
+        prop_assert_eq!(taken(Checksum { start: right.start ^ (1 << bit), ..right }), 0);
+        prop_assert_eq!(taken(Checksum { offset: right.offset ^ (1 << bit), ..right }), 0);
+    }
+
+    #[test]
     fn sums_of_pieces_equal_the_sum_of_the_whole(bytes in bytes(1..3000), cuts in vec(0..3000usize, 0..8)) {
         let sum = in_pieces(&bytes, &cuts).into_iter().fold(Sum::new(), Sum::with);
         prop_assert_eq!(sum.folded(), ones_sum(&bytes));
@@ -315,6 +352,15 @@ fn udp_without_a_checksum_is_neither_unfinished_nor_merged() {
     whole.bytes[at..at + 2].copy_from_slice(&[0, 0]);
     assert_eq!(offload::partial_checksum(&whole.bytes), None);
     assert!(!Train::new().offer(0, 0, &whole.bytes, true));
+    // Nor behind one that has a checksum.
+    let mut whole = superframe(&mut Choices::new(&[2]));
+    whole.bytes.resize(whole.layout.header_len + 300, 7);
+    seed(&mut whole.bytes, &whole.layout);
+    whole.facts.gso.as_mut().unwrap().size = 100;
+    let mut frames = wire_frames(&whole.bytes, &whole.facts).unwrap();
+    assert_eq!(taken(&frames), 3);
+    frames[1][at..at + 2].copy_from_slice(&[0, 0]);
+    assert_eq!(taken(&frames), 1);
 }
 
 #[test]

@@ -7,11 +7,12 @@ use vswitch_core::wire::ethernet::Mac;
 use vswitch_core::wire::flow;
 use vswitch_tests::frames::{Frame, ctag, describe_all, station};
 use vswitch_tests::headers::Headers;
-use vswitch_tests::lab::until;
+use vswitch_tests::lab::{Lab, until};
 use vswitch_tests::node::{PATIENCE, in_nodes};
 use vswitch_tests::offload_body::{repair, seed};
+use vswitch_tests::rng::Rng;
 use vswitch_tests::scene::{Place, Plan, Scene, ip};
-use vswitch_tests::sight::{Seen, Sight, layout};
+use vswitch_tests::sight::{Seen, Sight, finish, layout};
 
 /// Stations in VLAN 10 and 20 on the second node, where the frames go.
 const BLUE: Mac = station(10);
@@ -120,5 +121,102 @@ fn a_length_that_lies_takes_no_frame_of_another_segment_along() {
                 assert!(lost || vlan == 10 || seen == innocents, "{}", describe_all(&all));
             }
         }
+    });
+}
+
+/// A frame of no protocol, drawn from `rng`, and where its checksum is to be taken from and put.
+fn owing(rng: &mut Rng, source: Mac) -> (Vec<u8>, u16, u16) {
+    let len = rng.within(40..=1000);
+    let frame = Frame::new(BLUE, source).payload(0x88b5, &rng.bytes(len)).bytes();
+    // Linux believes in no checksum that begins in front of where IP would end.
+    let start = rng.within(34..=frame.len() - 2);
+    // Words count from where the sum begins, so its field is one of them.
+    let offset = rng.below(frame.len() - 1 - start) & !1;
+    (frame, u16::try_from(start).unwrap(), u16::try_from(offset).unwrap())
+}
+
+#[test]
+fn a_checksum_that_is_owed_at_an_odd_place_is_finished_there() {
+    in_nodes("a_checksum_that_is_owed_at_an_odd_place_is_finished_there", |lab| {
+        let basic = "tag = 10\noffload = false";
+        let variants: [(&[&str], _, _, &[_]); 5] = [
+            (&[""], "tag = 10", "tag = 10", &[]),
+            (&[""], "tag = 10", basic, &[]),
+            (&[""], "tag = 10", "trunks = [10]", &[ctag(10, 0)]),
+            (&["", ""], "tag = 10", "tag = 10", &[]),
+            (&["", ""], "tag = 10", "trunks = [10]", &[ctag(10, 0)]),
+        ];
+        for (variant, (nodes, from, to, tags)) in variants.into_iter().enumerate() {
+            let lab = if variant == 0 { lab } else { &Lab::new() };
+            let last = u8::try_from(nodes.len()).unwrap();
+            let places = [
+                Place { pod: "a", node: 1, keys: from, addresses: &[] },
+                Place { pod: "b", node: last, keys: to, addresses: &[] },
+            ];
+            let scene = Scene::new(lab, &Plan { nodes, underlay: "", v6: false, places: &places });
+            let [a, b] = ["a", "b"].map(|pod| Sight::open(scene.pod(pod), "eth0"));
+            let mut rng = Rng::from_env(51);
+            for n in 0..100 {
+                let source = station(0x3_0000 + n);
+                let (frame, start, offset) = owing(&mut rng, source);
+                a.send_unfinished(&frame, start, offset).unwrap();
+                let mut expected = frame.clone();
+                finish(&mut expected, start.into(), offset.into());
+                let tags: Vec<u8> = tags.iter().flat_map(|tag| tag.bytes()).collect();
+                expected.splice(12..12, tags);
+                let seen = until("a frame", PATIENCE, || {
+                    b.receive(PATIENCE).filter(|seen| seen.bytes[6..12] == source.bytes())
+                });
+                let got = seen.finished();
+                let first = got.iter().zip(&expected).position(|(got, wanted)| got != wanted);
+                assert!(
+                    got == expected,
+                    "seed {}, variant {variant}, frame {n}, {start} + {offset}: {} of {} bytes, other from {first:?}, \
+                     owing {:?}",
+                    rng.seed(),
+                    got.len(),
+                    expected.len(),
+                    seen.unfinished
+                );
+            }
+        }
+    });
+}
+
+#[test]
+fn a_superframe_of_tiny_pieces_takes_no_memory_and_stops_nobody() {
+    in_nodes("a_superframe_of_tiny_pieces_takes_no_memory_and_stops_nobody", |lab| {
+        let places = [
+            Place { pod: "a", node: 1, keys: "tag = 10", addresses: &[] },
+            Place { pod: "b", node: 2, keys: "tag = 10", addresses: &[] },
+        ];
+        let scene = Scene::new(lab, &Plan { nodes: &["", ""], underlay: "", v6: false, places: &places });
+        let [a, b] = ["a", "b"].map(|pod| Sight::open(scene.pod(pod), "eth0"));
+        b.send(&Frame::new(Mac::BROADCAST, BLUE).bytes());
+        until("a frame back", PATIENCE, || a.receive(PATIENCE).filter(|s| s.bytes[6..12] == BLUE.bytes()));
+        let resident = || {
+            let pid = scene.nodes[0].daemon.pid();
+            let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+            let line = text.lines().find(|line| line.starts_with("VmRSS:")).unwrap().to_owned();
+            line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
+        };
+        let before = resident();
+        let mut headers = Headers::new(station(7), BLUE, ip("10.10.0.1"), ip("10.10.0.2"), true);
+        headers.data = vec![1; 60_000];
+        let mut bytes = headers.bytes();
+        let found = layout(&bytes, GsoKind::Tcp4).unwrap();
+        seed(&mut bytes, &found);
+        for _ in 0..5 {
+            a.send_superframe(&bytes, GsoKind::Tcp4, 1);
+        }
+        let end = Frame::new(BLUE, station(8)).bytes();
+        until("a frame behind them", PATIENCE, || {
+            a.send(&end);
+            let seen = b.receive(std::time::Duration::from_millis(100));
+            seen.filter(|seen| seen.bytes == end).or_else(|| b.drain().into_iter().find(|s| s.bytes == end))
+        });
+        let more = resident().saturating_sub(before);
+        assert!(more < 8 << 10, "{more} KiB more for superframes of 60,000 pieces");
+        assert!(scene.drops("bad_offload") > 0);
     });
 }

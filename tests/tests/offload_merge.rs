@@ -329,3 +329,61 @@ fn what_may_not_be_merged_arrives_as_it_was_where_one_end_has_no_offload() {
         }
     });
 }
+
+#[test]
+fn a_superframe_for_everybody_arrives_whole_or_cut_as_each_takes_it() {
+    in_nodes("a_superframe_for_everybody_arrives_whole_or_cut_as_each_takes_it", |lab| {
+        let place = |pod, node, keys| Place { pod, node, keys, addresses: &[] };
+        let places = [
+            place("a", 1, "tag = 10"),
+            place("b", 1, "tag = 10"),
+            place("basic", 1, "tag = 10\noffload = false"),
+            place("trunk", 1, "trunks = [10]"),
+            place("far", 2, "tag = 10"),
+            place("fartrunk", 2, "trunks = [10]\noffload = false"),
+        ];
+        let scene = Scene::new(lab, &Plan { places: &places, ..NODES });
+        let from = Sight::open(scene.pod("a"), "eth0");
+        let hearers = ["b", "basic", "trunk", "far", "fartrunk"].map(|pod| {
+            let tags = if pod.contains("trunk") { vec![ctag(10, 0)] } else { Vec::new() };
+            (pod, Sight::open(scene.pod(pod), "eth0"), tags)
+        });
+        let mut rng = Rng::from_env(24);
+        let mut number = 0x2_0000;
+        // Broadcast, a group, and nobody that is known.
+        for to in [Mac::BROADCAST, Mac::new([1, 0, 0x5e, 0, 0, 9]), station(0xdead)] {
+            for (v6, tcp) in [(false, true), (true, true), (false, false), (true, false)] {
+                let (src, dst) = if v6 { ("fd10::1", "ff02::9") } else { ("10.1.0.1", "239.0.0.9") };
+                number += 1;
+                let source = station(number);
+                let mut frame = Headers::new(source, to, ip(src), ip(dst), tcp);
+                frame.data = rng.bytes(9_999);
+                let kind = match (tcp, v6) {
+                    (false, _) => GsoKind::Udp,
+                    (true, false) => GsoKind::Tcp4,
+                    (true, true) => GsoKind::Tcp6,
+                };
+                let mut bytes = frame.bytes();
+                let found = layout(&bytes, kind).unwrap();
+                seed(&mut bytes, &found);
+                from.send_superframe(&bytes, kind, 1000);
+                for (pod, sight, tags) in &hearers {
+                    let mut frames = Vec::new();
+                    while frames.len() < 10 {
+                        let seen = sight.receive(PATIENCE);
+                        let seen = seen.unwrap_or_else(|| panic!("{pod}: {} of 10 frames", frames.len()));
+                        frames.extend(seen.frames().into_iter().filter(|f| f[6..12] == source.bytes()));
+                    }
+                    for (i, got) in frames.iter().enumerate() {
+                        let sent = Frame::parse(&wire_frame(&bytes, &found, 1000, i)).unwrap().tags(tags);
+                        assert!(
+                            *got == sent.bytes(),
+                            "{pod}, {kind:?} to {to}, frame {i}: {}",
+                            describe(got)
+                        );
+                    }
+                }
+            }
+        }
+    });
+}

@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::net::IpAddr;
-use vswitch_tests::lab::{Lab, Namespace, skip};
-use vswitch_tests::node::{Node, in_nodes, knows, pings, v4, v6};
+use vswitch_tests::lab::{Lab, Namespace, skip, until};
+use vswitch_tests::node::{Node, PATIENCE, in_nodes, knows, pings, v4, v6};
 use vswitch_tests::rng::Rng;
 use vswitch_tests::scene::{Place, Plan, Scene, ip};
 use vswitch_tests::streams::sample;
@@ -45,19 +45,49 @@ fn a_node_with_offload_and_one_without_understand_each_other() {
         for v6 in [false, true] {
             let lab = if v6 { &Lab::new() } else { lab };
             let scene = pods(lab, &["", BASIC], v6);
+            let before = missing(&scene, v6);
             let watch = Watch::new(&scene.spaces());
             let mut rng = Rng::from_env(41);
             both_ways(scene.pod("a"), scene.pod("b"), &mut rng);
             watch.unmoved(&format!("seed {}", rng.seed()));
             nothing_died(&scene.nodes);
+            what_left_arrived(&scene, v6, &before);
         }
     });
 }
 
+/// Frames and bytes that a node counts as sent and the other not as received, both ways, however many a superframe or
+/// train was. Some may be missing from before the other was there.
+fn missing(scene: &Scene, v6: bool) -> Vec<u64> {
+    let address = |n| if v6 { vswitch_tests::node::v6(n) } else { v4(n) };
+    let [one, two] = &scene.nodes[..] else { unreachable!() };
+    let ways = [(one, two, 1), (two, one, 2)].into_iter();
+    ways.flat_map(|way| ["frames", "bytes"].map(|key| (way, key)))
+        .map(|((from, to, n), key)| {
+            let sent = || from.peer(address(3 - n), &format!("tx_{key}"));
+            let received = || to.peer(address(n), &format!("rx_{key}"));
+            // The pods' kernels say something now and then: not between two looks.
+            until("a quiet moment", PATIENCE, || {
+                let before = sent();
+                let difference = before.checked_sub(received())?;
+                (sent() == before).then_some(difference)
+            })
+        })
+        .collect()
+}
+
+/// Asserts that no more is missing than before.
+fn what_left_arrived(scene: &Scene, v6: bool, before: &[u64]) {
+    until(&format!("{before:?} missing, not {:?}", missing(scene, v6)), PATIENCE, || {
+        missing(scene, v6).iter().zip(before).all(|(now, before)| now <= before).then_some(())
+    });
+}
+
 /// What an interface can, less and less and then all again; each on top of the one before.
-const ABILITIES: [&str; 7] = [
-    "gro off",
+const ABILITIES: [&str; 8] = [
+    "gro on",
     "tx-udp-segmentation off",
+    "gro off",
     "tso off gso off",
     "tx off",
     "rx off",
@@ -67,6 +97,7 @@ const ABILITIES: [&str; 7] = [
 
 fn less_and_less(lab: &Lab, v6: bool, change: impl Fn(&Scene, &str)) {
     let scene = pods(lab, &["", ""], v6);
+    let before = missing(&scene, v6);
     let watch = Watch::new(&scene.spaces());
     let mut rng = Rng::from_env(42);
     let (a, b) = (scene.pod("a"), scene.pod("b"));
@@ -79,6 +110,7 @@ fn less_and_less(lab: &Lab, v6: bool, change: impl Fn(&Scene, &str)) {
         println!("{abilities}: {}", paths.collect::<Vec<_>>().join(" and "));
     }
     nothing_died(&scene.nodes);
+    what_left_arrived(&scene, v6, &before);
 }
 
 #[test]
@@ -172,5 +204,24 @@ fn linux_at_the_other_end_understands_trains_over_ipv6_and_is_understood() {
 fn linux_at_the_other_end_understands_a_node_without_offload_and_is_understood() {
     in_nodes("linux_at_the_other_end_understands_a_node_without_offload_and_is_understood", |lab| {
         linux(lab, false, false);
+    });
+}
+
+#[test]
+fn connections_outlive_a_reload_that_takes_offload_away_and_gives_it_back() {
+    in_nodes("connections_outlive_a_reload_that_takes_offload_away_and_gives_it_back", |lab| {
+        let mut scene = pods(lab, &["[datapath]\noffload = true", ""], false);
+        let mut rng = Rng::from_env(44);
+        let steps = [("= true", "= false"), ("= false", "= true")];
+        for (from, to) in steps {
+            both_ways(scene.pod("a"), scene.pod("b"), &mut rng);
+            scene.reload(1, &format!("offload {from}"), &format!("offload {to}"));
+            let watch = Watch::new(&scene.spaces());
+            both_ways(scene.pod("a"), scene.pod("b"), &mut rng);
+            watch.unmoved(&format!("seed {}, offload {to}", rng.seed()));
+            let status = scene.nodes[0].ctl("status");
+            println!("offload {to}: {} {}", status["tap_path"], status["underlay_path"]);
+        }
+        nothing_died(&scene.nodes);
     });
 }

@@ -10,6 +10,10 @@ pub(super) const LEN: usize = 10;
 /// A frame that owes nothing.
 pub(super) const NOTHING: [u8; LEN] = [0; LEN];
 
+/// Wire frames that one superframe may stand for. Linux sends no TCP segment with less than 48 bytes of data
+/// (tcp_min_snd_mss), so no honest superframe has more; whoever writes its own headers could ask for 65,000.
+const MOST: usize = 2048;
+
 const NEEDS_CSUM: u8 = 1;
 const GSO_TCPV4: u8 = 1;
 const GSO_TCPV6: u8 = 4;
@@ -35,7 +39,9 @@ pub(super) fn read(header: [u8; LEN], frame: &[u8]) -> Option<Offload> {
     // The header's own idea of the headers' length is a hint only.
     let header_len = offload::header_len(frame, kind)?;
     let size = u16::from_le_bytes([size_low, size_high]);
-    (size > 0).then_some(Offload { checksum, gso: Some(Gso { kind, size, header_len }) })
+    let gso = Gso { kind, size, header_len };
+    // None at all where the size is 0.
+    (1..=MOST).contains(&offload::count(frame.len(), &gso)).then_some(Offload { checksum, gso: Some(gso) })
 }
 
 /// The header of a frame that owes `owed`; `cwr` says that it is a TCP superframe with CWR set.
@@ -104,5 +110,8 @@ mod tests {
             assert_eq!(read(header, &frame), None, "{header:?}");
         }
         assert_eq!(read(gso(1, 100), &frame[..60]), None);
+        // 3,000 bytes, one or two in a wire frame.
+        assert_eq!(read(gso(1, 1), &frame), None);
+        assert!(read(gso(1, 2), &frame).is_some());
     }
 }
