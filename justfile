@@ -31,6 +31,10 @@ bench *NAME:
 compare *ARGS:
     benches/compare {{ARGS}}
 
+# Instructions a frame takes in the core, beside the counts kept; `--write` keeps the new ones. Needs valgrind
+instructions *ARGS:
+    cargo run --quiet --release --locked -p vswitch-benches --bin instructions -- {{ARGS}}
+
 # Two nodes, VLANs, VXLAN and real TAPs in private namespaces
 demo *ARGS:
     cargo run --release --locked -p vswitchd -- demo {{ARGS}}

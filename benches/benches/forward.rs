@@ -1,166 +1,135 @@
-//! The whole decision for frames of 64 bytes among 10,000 stations: one known destination, a flood to 16 ports,
-//! into the tunnel and out of it, in batches of 1 to 64. The time is that of one frame and contains writing its
-//! addresses into the batch, which a run named `fill` shows alone.
+//! The whole decision for frames of 64 bytes: as it is, with a tag put in or taken out, a flood, into the tunnel and
+//! out of it, in batches of 1 to 64; every port has a limit of stations, everything is counted.
+//!
+//! What criterion prints is the time of one frame, with writing its addresses into the batch. The tables behind it
+//! subtract that: by how many stations there are, by ports and peers, with many flows, in trains of one flow, and with
+//! two threads over one MAC table. `cargo bench … --bench forward -- tables` prints these alone.
 
 use criterion::Criterion;
-use std::collections::BTreeMap;
-use std::hint::black_box;
-use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::time::Duration;
-use vswitch_benches::{Dice, NOW, criterion, each, port, segment, station, udp, vlan};
-use vswitch_core::switch::{Bridge, Topology, Worker};
-use vswitch_core::wire::vxlan;
-use vswitch_core::{Arrival, Attachment, Batch, Mac, MacTable, Offload, Port, TxList, Vni};
+use vswitch_benches::traffic::{Scene, Traffic, Way};
+use vswitch_benches::{SLICE, Slices, abreast, criterion, each, timed};
+use vswitch_core::MacTable;
 
-const STATIONS: u64 = 10_000;
-/// Access ports 1..=17: a flood out of one reaches 16.
-const PORTS: u64 = 17;
-/// Ports 21..=36.
-const PEERS: u64 = 16;
-const UDP_PORT: u16 = 4789;
+const WAYS: [(&str, Way); 6] = [
+    ("plain", Way::Plain),
+    ("tag in", Way::Tag),
+    ("tag out", Way::Untag),
+    ("flood to 15", Way::Flood),
+    ("encap", Way::Encap),
+    ("decap", Way::Decap),
+];
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
-    Unicast,
-    Flood,
-    Encap,
-    Decap,
-}
-
-/// A worker, and frames for it without end.
-struct Rig {
-    worker: Worker,
-    batch: Batch,
-    tx: TxList,
-    way: Way,
-    /// Port and addresses of each frame; small, so as not to push the MAC table out of the cache.
-    plan: Vec<(u32, [u8; 12])>,
-    next: usize,
-    base: usize,
-    len: usize,
-    /// Records that a batch must come to.
-    leaves: usize,
-}
-
-impl Rig {
-    fn new(way: Way, size: usize) -> Self {
-        let vni = Vni::new(10_010).expect("10010 is a VNI");
-        let bridge = Bridge { vnis: BTreeMap::from([(vlan(), vni)]), ..Bridge::default() };
-        let ports = (1..=PORTS).map(|n| Port::new(port(n), Attachment::Access(vlan())));
-        let peers = (0..PEERS).map(|n| Port::peer(port(21 + n), remote(n), UDP_PORT, 1500));
-        // A flood among local ports must meet no peer.
-        let peers = peers.filter(|_| way != Way::Flood);
-        let topology = Topology::new(vec![bridge], ports.chain(peers)).expect("no two names are equal");
-        let macs = MacTable::new(65_536, Duration::from_secs(300), [1, 2]);
-        topology.ports().for_each(|port| macs.bind(port.id, None));
-        let (here, there) = (|n: u64| 1 + n % PORTS, |n: u64| 21 + n % PEERS);
-        // Even stations are local; odd ones are too, or behind a peer.
-        let home = |n: u64| match way {
-            Way::Encap | Way::Decap if n % 2 == 1 => there(n / 2),
-            _ => here(n),
-        };
-        for n in 0..STATIONS {
-            macs.learn(NOW, segment(), station(n), port(home(n)));
-        }
-        let mut dice = Dice::new(3);
-        let plan = (0..1 << 14).map(|_| {
-            let (mut src, mut dst) = (dice.below(STATIONS / 2) * 2, dice.below(STATIONS / 2) * 2 + 1);
-            if way == Way::Decap {
-                (src, dst) = (dst, src);
-            }
-            while home(src) == home(dst) {
-                dst = (dst + 2) % STATIONS;
-            }
-            let to = if way == Way::Flood { Mac::BROADCAST } else { station(dst) };
-            let mut addresses = [0; 12];
-            addresses[..6].copy_from_slice(&to.bytes());
-            addresses[6..].copy_from_slice(&station(src).bytes());
-            (port(home(src)).get(), addresses)
-        });
-        let header = vxlan::header(vni);
-        let base = if way == Way::Decap { header.len() } else { 0 };
-        let frame = [&header[..base], &udp(64)].concat();
-        let mut batch = Batch::new(size);
-        while batch.copy_in(Arrival::Port(port(1)), &frame, Offload::NONE) {}
-        let leaves = if way == Way::Flood { size * 16 } else { size };
-        Self {
-            way,
-            plan: plan.collect(),
-            worker: Worker::new(Arc::new(topology), Arc::new(macs)),
-            batch,
-            tx: TxList::new(),
-            next: 0,
-            base,
-            len: frame.len(),
-            leaves,
-        }
-    }
-
-    fn fill(&mut self) {
-        let size = self.batch.capacity();
-        if self.next + size > self.plan.len() {
-            self.next = 0;
-        }
-        let plan = &self.plan[self.next..self.next + size];
-        self.next += size;
-        self.batch.clear();
-        for (slot, (_, addresses)) in self.batch.spares().zip(plan) {
-            slot[self.base..self.base + 12].copy_from_slice(addresses);
-        }
-        for (from, _) in plan {
-            let arrival = match self.way {
-                Way::Decap => Arrival::Underlay {
-                    local: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
-                    remote: remote(u64::from(*from) - 21),
-                    udp_port: UDP_PORT,
-                },
-                _ => Arrival::Port(port((*from).into())),
-            };
-            self.batch.push(arrival, self.len, Offload::NONE);
-        }
-        black_box(&self.batch);
-    }
-
-    fn forward(&mut self) {
-        self.fill();
-        self.worker.forward(NOW, &self.batch, &mut self.tx);
-        assert_eq!(self.tx.len(), self.leaves);
-        black_box(&self.tx);
-        self.tx.clear();
-    }
-}
-
-fn remote(n: u64) -> IpAddr {
-    let last = u8::try_from(100 + n).expect("there are 16 peers");
-    IpAddr::V4(Ipv4Addr::new(192, 0, 2, last))
-}
-
-fn forward(criterion: &mut Criterion) {
-    let ways = [
-        ("unicast", Way::Unicast),
-        ("flood to 16", Way::Flood),
-        ("encap", Way::Encap),
-        ("decap", Way::Decap),
-    ];
-    for (name, way) in ways {
+fn batches(criterion: &mut Criterion) {
+    for (name, way) in WAYS {
         let mut group = criterion.benchmark_group(name);
-        for size in [1, 8, 32, 64] {
-            let mut rig = Rig::new(way, size);
-            group.bench_function(format!("batch {size}"), |b| each(b, size as u64, || rig.forward()));
+        for batch in [1, 8, 32, 64] {
+            let scene = Scene { batch, ..Scene::new(way) };
+            let mut traffic = Traffic::new(scene, &scene.table(), 3);
+            let size = u64::try_from(batch).unwrap_or(1);
+            group.bench_function(format!("batch {batch}"), |b| each(b, size, || traffic.forward()));
         }
         group.finish();
     }
-    let mut group = criterion.benchmark_group("fill");
-    for (name, way) in [("from ports", Way::Unicast), ("from peers", Way::Decap)] {
-        let mut rig = Rig::new(way, 32);
-        group.bench_function(format!("batch 32, {name}"), |b| each(b, 32, || rig.fill()));
+}
+
+/// Nanoseconds for writing a frame, and for forwarding it.
+fn net(traffic: &mut Traffic, slices: usize) -> (f64, f64) {
+    let (mut both, mut write) = (Slices::default(), Slices::default());
+    let rounds = SLICE / 32;
+    for _ in 0..slices {
+        both.add(timed(|| (0..rounds).for_each(|_| traffic.forward())), SLICE);
+        write.add(timed(|| (0..rounds).for_each(|_| traffic.fill())), SLICE);
     }
-    group.finish();
+    let write = write.nanos();
+    (write, both.nanos() - write)
+}
+
+/// Prints what a frame of each scene costs: the median of five laps, interleaved.
+fn table(title: &str, scenes: &[(String, Scene)], laps: usize) {
+    let mut traffic: Vec<_> =
+        scenes.iter().map(|(_, scene)| Traffic::new(*scene, &scene.table(), 3)).collect();
+    let mut times = vec![(Slices::default(), Slices::default()); scenes.len()];
+    for _ in 0..laps {
+        for (traffic, times) in traffic.iter_mut().zip(&mut times) {
+            let (write, forward) = net(traffic, if laps == 1 { 10 } else { 1500 });
+            times.0.note(write);
+            times.1.note(forward);
+        }
+    }
+    println!("{title}");
+    for ((name, _), (write, forward)) in scenes.iter().zip(&mut times) {
+        println!("    {name:<44}{:>7.1} ns, beside {:.1} for writing it", forward.nanos(), write.nanos());
+    }
+}
+
+/// One thread, then two, over one table: nanoseconds a frame of all threads together.
+fn threads(stations: u64, laps: usize) {
+    let scene = Scene { stations, ..Scene::new(Way::Either) };
+    let macs = scene.table();
+    let (mut one, mut two) = (Slices::default(), Slices::default());
+    for _ in 0..laps {
+        one.note(of_threads(scene, &macs, 1));
+        two.note(of_threads(scene, &macs, 2));
+    }
+    let (one, two) = (one.nanos(), two.nanos());
+    println!("two threads over one table of {stations} stations");
+    println!("    one thread {one:.1} ns a frame, two {two:.1} together: × {:.2}", one / two);
+}
+
+/// Without what writing the frames takes: half of that for each of two.
+fn of_threads(scene: Scene, macs: &Arc<MacTable>, threads: u64) -> f64 {
+    let traffic = || (0..threads).map(|seed| Traffic::new(scene, macs, 5 + seed));
+    let forward = traffic().map(|mut traffic| move || traffic.forward()).collect();
+    let write = traffic().map(|mut traffic| move || traffic.fill()).collect();
+    abreast(forward, 32) - abreast(write, 32)
+}
+
+fn tables(laps: usize) {
+    let tagged = Scene::new(Way::Either);
+    let of = |name: String, scene| (name, scene);
+    let scenes = [1_000, 10_000, 100_000, 1_000_000]
+        .map(|stations| of(format!("{stations} stations"), Scene { stations, ..tagged }));
+    table("a tag put in or taken out, at random", &scenes, laps);
+    let all = [
+        of("the same, all frames in".into(), Scene::new(Way::Untag)),
+        of("the same, all frames out".into(), Scene::new(Way::Tag)),
+        of("no tag".into(), Scene::new(Way::Plain)),
+        of("5,000 stations, 20,000 flows".into(), Scene { stations: 5_000, flows: 20_000, ..tagged }),
+        of("one flow".into(), Scene { stations: 2, flows: 1, ..tagged }),
+    ];
+    table("10,000 stations", &all, laps);
+    let ports = |name: &str, way, ports, peers| {
+        of(format!("{name}, {ports} ports, {peers} peers"), Scene { ports, peers, ..Scene::new(way) })
+    };
+    let many = [("a tag in or out", Way::Either), ("encap", Way::Encap), ("decap", Way::Decap)]
+        .map(|(name, way)| [ports(name, way, 2, 2), ports(name, way, 1000, 1000)]);
+    table("few and many ports and peers", &many.concat(), laps);
+    let trains = [("a tag in or out", Way::Either), ("encap", Way::Encap), ("decap", Way::Decap)].map(
+        |(name, way)| {
+            [1, 44].map(|train| of(format!("{name}, {train} in a row"), Scene { train, ..Scene::new(way) }))
+        },
+    );
+    table("frames of one flow in a row", &trains.concat(), laps);
+    for stations in [10_000, 1_000_000] {
+        threads(stations, laps);
+    }
 }
 
 fn main() {
-    let mut criterion = criterion();
-    forward(&mut criterion);
-    criterion.final_summary();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let is_test = arguments.iter().any(|argument| argument == "--test");
+    let is_tables = arguments.iter().any(|argument| argument == "tables");
+    if !is_tables {
+        let mut criterion = criterion();
+        batches(&mut criterion);
+        criterion.final_summary();
+    }
+    if is_test {
+        let few = Scene { stations: 100, ..Scene::new(Way::Either) };
+        table("as a test", &[("100 stations".into(), few)], 1);
+        threads(100, 1);
+    } else if is_tables || arguments.iter().all(|argument| argument.starts_with("--")) {
+        tables(5);
+    }
 }

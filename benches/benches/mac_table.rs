@@ -13,11 +13,10 @@ use hashbrown::HashMap;
 use std::cell::RefCell;
 use std::hash::{BuildHasher, RandomState};
 use std::hint::black_box;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Barrier, RwLock};
+use std::sync::RwLock;
 use std::time::Duration;
 use vswitch_benches::{
-    Dice, NOW, Runner, SLICE, Slices, criterion, each, port, race, segment, share, station, timed,
+    Dice, NOW, Runner, abreast, criterion, each, port, race, segment, share, station, timed,
 };
 use vswitch_core::{Mac, MacTable};
 
@@ -25,8 +24,6 @@ const SIZES: [u64; 4] = [1_000, 10_000, 100_000, 1_000_000];
 const PORTS: u64 = 16;
 const SECOND: u32 = 1000;
 const AGEING: u32 = 300;
-/// Slices that count in a lap of the race.
-const LAP: usize = 500;
 
 /// A table as a switch uses it.
 trait Table {
@@ -209,69 +206,46 @@ fn one<T: Table>(criterion: &mut Criterion, name: &str, stations: u64) {
     group.finish();
 }
 
-/// How far a thread has come, on a cache line of its own.
-#[derive(Default)]
-#[repr(align(128))]
-struct Turn(AtomicU64);
-
-/// One lap of `threads` threads: each learns sources and looks destinations up. Nanoseconds a frame, of all threads
-/// together; not a number where two threads never got two CPUs. Of two, only those slices count in which the other
-/// came about as far: neither was stopped by the system.
-fn lap<T: Table + Sync>(table: &T, threads: usize, plans: &[Vec<(Mac, u32)>]) -> f64 {
-    let turns = [Turn::default(), Turn::default()];
-    let barrier = Barrier::new(threads);
+/// One lap of `threads` threads: each learns sources and looks destinations up, and where stations move every 200th
+/// source has moved, and moves back when it speaks again: one frame in a hundred moves a station. Nanoseconds a frame,
+/// of all threads together.
+fn lap<T: Table + Sync>(table: &T, threads: usize, moves: bool, plans: &[Vec<(Mac, u32)>]) -> f64 {
     let work = |thread: usize| {
-        let (mine, other) = (&turns[thread].0, &turns[1 - thread].0);
         let (mut from, mut to) =
             (Turns { drawn: &plans[thread * 2], at: 0 }, Turns { drawn: &plans[thread * 2 + 1], at: 0 });
-        let mut slices = Slices::default();
-        barrier.wait();
-        let mut counted = 0;
-        for _ in 0..16 * LAP {
-            let before = other.load(Ordering::Relaxed);
-            let took = timed(|| {
-                for _ in 0..SLICE / 32 {
-                    for ((src, port), (dst, _)) in from.next().iter().zip(to.next()) {
-                        table.learn(*src, *port);
-                        black_box(table.lookup(*dst));
+        let (mut left, mut by) = (200, 0);
+        move || {
+            for ((src, port), (dst, _)) in from.next().iter().zip(to.next()) {
+                let mut port = *port;
+                if moves {
+                    left -= 1;
+                    if left == 0 {
+                        (left, by) = (200, by % 7 + 1);
+                        port = (port + by) % u32::try_from(PORTS).unwrap_or(1) + 1;
                     }
-                    mine.fetch_add(1, Ordering::Relaxed);
                 }
-            });
-            let abreast = SLICE / 32 / 2..SLICE / 32 * 2;
-            if threads == 1 || abreast.contains(&(other.load(Ordering::Relaxed) - before)) {
-                slices.add(took, SLICE);
-                counted += 1;
-            }
-            if counted == LAP {
-                break;
+                table.learn(*src, port);
+                black_box(table.lookup(*dst));
             }
         }
-        if counted == 0 { f64::NAN } else { slices.nanos() }
     };
-    if threads == 1 {
-        return work(0);
-    }
-    let (one, other) = std::thread::scope(|scope| {
-        let other = scope.spawn(|| work(1));
-        (work(0), other.join().expect("no thread panics"))
-    });
-    1.0 / (1.0 / one + 1.0 / other)
+    abreast((0..threads).map(work).collect(), 32)
 }
 
-fn race_all(threads: usize, stations: u64, laps: usize) {
+fn race_all(threads: usize, stations: u64, moves: bool, laps: usize) {
     let plans: Vec<_> = (0..4).map(|seed| drawn(stations, 11 + seed)).collect();
     let ours: MacTable = filled(stations);
     let default: DashMap<u64, Entry, RandomState> = filled(stations);
     let folded: DashMap<u64, Entry, Fold> = filled(stations);
     let locked: Locked = filled(stations);
     let mut runners: Vec<Runner<'_>> = vec![
-        ("MacTable", Box::new(|| lap(&ours, threads, &plans))),
-        ("dashmap", Box::new(|| lap(&default, threads, &plans))),
-        ("dashmap, foldhash", Box::new(|| lap(&folded, threads, &plans))),
-        ("RwLock<hashbrown>, foldhash", Box::new(|| lap(&locked, threads, &plans))),
+        ("MacTable", Box::new(|| lap(&ours, threads, moves, &plans))),
+        ("dashmap", Box::new(|| lap(&default, threads, moves, &plans))),
+        ("dashmap, foldhash", Box::new(|| lap(&folded, threads, moves, &plans))),
+        ("RwLock<hashbrown>, foldhash", Box::new(|| lap(&locked, threads, moves, &plans))),
     ];
-    race(&format!("learn and look up, {threads} thread(s), {stations} stations"), laps, &mut runners);
+    let moves = if moves { ", 1 % moves" } else { "" };
+    race(&format!("learn and look up, {threads} thread(s), {stations} stations{moves}"), laps, &mut runners);
 }
 
 fn main() {
@@ -286,15 +260,16 @@ fn main() {
     criterion.final_summary();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.iter().any(|argument| argument == "--test") {
-        race_all(2, 1_000, 1);
+        race_all(2, 1_000, true, 1);
     } else if arguments.iter().all(|argument| argument.starts_with("--"))
         || arguments.iter().any(|a| a == "race")
     {
         for (threads, stations) in [(1, 10_000), (1, 100_000), (1, 1_000_000)] {
-            race_all(threads, stations, 9);
+            race_all(threads, stations, false, 9);
         }
+        race_all(2, 10_000, true, 9);
         for stations in SIZES {
-            race_all(2, stations, 9);
+            race_all(2, stations, false, 9);
         }
     }
 }

@@ -1,10 +1,15 @@
-//! What the benches share: criterion with short runs, frames, stations drawn at random, and a race.
+//! What the benches share: criterion with short runs, frames, stations drawn at random, threads side by side, and a
+//! race.
 //!
 //! Every bench counts in frames (or segments, or lookups): the time criterion prints is that of one, whatever the
 //! size of the batch. A full run takes minutes, not an hour, so a figure is good for about a tenth of itself; what
 //! is to be compared to a hair runs in one [`race`]. Not here: anything of the operating system.
 
+pub mod traffic;
+
 use criterion::{Bencher, Criterion};
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use vswitch_core::{Instant, Mac, PortId, Segment, Vlan};
 
@@ -50,13 +55,20 @@ pub fn each(bencher: &mut Bencher<'_>, size: u64, mut work: impl FnMut()) {
 pub const SLICE: u64 = 512;
 
 /// A run in slices. What counts is the median slice: a slice in which the system ran something else does not.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Slices(Vec<f64>);
 
 impl Slices {
     /// A slice of `things` took `took`.
     pub fn add(&mut self, took: Duration, things: u64) {
         self.0.push(nanos_each(took, things));
+    }
+
+    /// One thing took so many nanoseconds; what is not a number does not count.
+    pub fn note(&mut self, nanos: f64) {
+        if !nanos.is_nan() {
+            self.0.push(nanos);
+        }
     }
 
     /// What `things` take.
@@ -86,6 +98,57 @@ fn middle(values: &mut [f64]) -> f64 {
 pub fn share(took: Duration, part: u64, whole: u64) -> Duration {
     let nanos = took.as_nanos() * u128::from(part) / u128::from(whole.max(1));
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+}
+
+/// How far a thread has come, on cache lines of its own.
+#[derive(Default)]
+#[repr(align(128))]
+struct Turn(AtomicU64);
+
+/// Slices that count in a lap of [`abreast`].
+const LAP: usize = 500;
+
+/// Runs each of one or two works, which does `size` things at once, on a thread of its own, all at the same time, and
+/// returns how many nanoseconds one thing took, of all threads together; not a number where two threads never got two
+/// CPUs. Of two, only those slices count in which the other came about as far: neither was stopped by the system.
+///
+/// # Panics
+/// When a work does.
+pub fn abreast<W: FnMut() + Send>(works: Vec<W>, size: u64) -> f64 {
+    let (threads, turns) = (works.len(), [Turn::default(), Turn::default()]);
+    let barrier = Barrier::new(threads);
+    let (barrier, turns) = (&barrier, &turns);
+    let run = |thread: usize, mut work: W| {
+        let (mine, other) = (&turns[thread].0, &turns[1 - thread].0);
+        let mut slices = Slices::default();
+        let mut counted = 0;
+        barrier.wait();
+        for _ in 0..16 * LAP {
+            let before = other.load(Ordering::Relaxed);
+            let took = timed(|| {
+                for _ in 0..SLICE / size {
+                    work();
+                    mine.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+            let about_as_far = SLICE / size / 2..SLICE / size * 2;
+            if threads == 1 || about_as_far.contains(&(other.load(Ordering::Relaxed) - before)) {
+                slices.add(took, SLICE);
+                counted += 1;
+            }
+            if counted == LAP {
+                break;
+            }
+        }
+        if counted == 0 { f64::NAN } else { slices.nanos() }
+    };
+    let rates = std::thread::scope(|scope| {
+        let run = &run;
+        let started: Vec<_> =
+            works.into_iter().enumerate().map(|(at, work)| scope.spawn(move || run(at, work))).collect();
+        started.into_iter().map(|thread| 1.0 / thread.join().expect("no work panics")).sum::<f64>()
+    });
+    1.0 / rates
 }
 
 /// One who runs in a [`race`]: a name, and a lap that returns how many nanoseconds one thing took.
@@ -130,10 +193,19 @@ impl Dice {
 
     /// The next number below `end`, which must not be 0.
     pub const fn below(&mut self, end: u64) -> u64 {
+        (self.roll() >> 16) % end
+    }
+
+    /// [`Self::below`], other numbers and faster.
+    pub const fn pick(&mut self, end: u64) -> u64 {
+        ((self.roll() as u128 * end as u128) >> 64) as u64
+    }
+
+    const fn roll(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        (self.0 >> 16) % end
+        self.0
     }
 }
 

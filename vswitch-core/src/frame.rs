@@ -286,13 +286,52 @@ impl TxList {
         Some(Head { at: u32::try_from(at).ok()?, len: u32::try_from(len).ok()? })
     }
 
+    /// [`Self::head`] of `front`, of the first twelve bytes of `start` and of four more, if any, that take the place
+    /// of the rest. What is moved is known when this is compiled, so this costs a few instructions.
+    #[inline(always)]
+    pub(crate) fn head_of(&mut self, front: &[u8], start: &[u8; 16], four: Option<[u8; 4]>) -> Head {
+        let at = self.heads.len();
+        let Ok(first) = u32::try_from(at) else { return Head::NONE };
+        self.heads.extend_from_slice(front);
+        self.heads.extend_from_slice(start);
+        let end = at + front.len() + 12 + if four.is_some() { 4 } else { 0 };
+        if let Some(last) = self.heads.last_chunk_mut() {
+            *last = four.unwrap_or_default();
+        }
+        self.heads.truncate(end);
+        Head { at: first, len: u32::try_from(end - at).unwrap_or(0) }
+    }
+
+    /// The bytes of a head.
+    pub(crate) fn head_bytes(&self, head: Head) -> &[u8] {
+        self.heads.get(head.at as usize..).and_then(|bytes| bytes.get(..head.len())).unwrap_or_default()
+    }
+
     /// Queues a record for `port`. The same head may serve many records.
-    #[inline]
     pub fn push(&mut self, port: PortId, head: Head, ranges: &[TxRange], offload: Offload, entropy: u32) {
-        let Ok(at) = u32::try_from(self.records.len()) else { return };
         let len = ranges.iter().fold(head.len, |len, r| len.saturating_add(r.to.saturating_sub(r.from)));
         let Some(ranges) = self.keep(ranges) else { return };
-        self.records.push(TxRecord { head, ranges, len, offload, entropy, next: END });
+        self.queue(port, TxRecord { head, ranges, len, offload, entropy, next: END });
+    }
+
+    /// [`Self::push`] of one range.
+    #[inline(always)]
+    pub(crate) fn push_one(
+        &mut self,
+        port: PortId,
+        head: Head,
+        range: TxRange,
+        offload: Offload,
+        entropy: u32,
+    ) {
+        let len = head.len.saturating_add(range.to.saturating_sub(range.from));
+        self.queue(port, TxRecord { head, ranges: Ranges::One(range), len, offload, entropy, next: END });
+    }
+
+    #[inline(always)]
+    fn queue(&mut self, port: PortId, record: TxRecord) {
+        let Ok(at) = u32::try_from(self.records.len()) else { return };
+        self.records.push(record);
         let i = port.index();
         if self.queues.len() <= i {
             self.queues.resize(i + 1, (END, END));
@@ -301,8 +340,8 @@ impl TxList {
         if *first == END {
             *first = at;
             self.ports.push(port);
-        } else {
-            self.records[*last as usize].next = at;
+        } else if let Some(record) = self.records.get_mut(*last as usize) {
+            record.next = at;
         }
         *last = at;
     }

@@ -19,6 +19,9 @@ impl PortId {
     /// The largest number is 2¹⁷ − 1: more ports and peers than one node will see.
     pub const MAX: u32 = (1 << 17) - 1;
 
+    /// Number 0.
+    pub(crate) const ZERO: Self = Self(0);
+
     /// `None` above [`Self::MAX`].
     #[must_use]
     pub const fn new(number: u32) -> Option<Self> {
@@ -120,6 +123,11 @@ impl VlanSet {
         self.0[0] | 1 == u64::MAX
             && self.0[1..63].iter().all(|w| *w == u64::MAX)
             && self.0[63] == u64::MAX >> 1
+    }
+
+    /// Bit *n* of word *m*: VLAN 64 *m* + *n*.
+    pub(crate) fn words(&self) -> &[u64; 64] {
+        &self.0
     }
 
     /// The members in rising order.

@@ -2,10 +2,11 @@
 //!
 //! Not here: lookups and refreshes, which need no lock (see [`super`]).
 
+use super::ask::Hit;
 use super::order::STATICS;
 use super::slots::{Slots, TICKS, Value, low};
 use super::sync::{Held, Ordering};
-use super::{AddError, Hit, Learned, MAC, MacTable, Refused, index_in, key_of, tick_of};
+use super::{AddError, Learned, MAC, MacTable, Refused, index_in, key_of, tick_of};
 use crate::port::PortId;
 use crate::time::Instant;
 use alloc::vec::Vec;
@@ -64,7 +65,7 @@ impl Holder<'_> {
         let from = t.port_of[value.handle() as usize].get().checked_sub(1).and_then(PortId::new);
         match from {
             Some(from) if from.index() == port => {
-                t.touch(&Hit { slot, value, port: from.get() }, now);
+                t.refresh(&Hit { slot, value, port: from.get() }, &t.moment(now));
                 Learned::Same
             }
             _ if value.is_static() => Learned::Refused(Refused::Static),
@@ -150,7 +151,7 @@ impl Holder<'_> {
     /// enough: some forty buckets would have to be full, of which one in seven is.
     fn place(&self, tick: u32, key: u64) -> Option<u32> {
         let t = self.table;
-        let (first, second) = t.slots.places(key);
+        let (first, second) = t.slots.places(t.slots.hash(key));
         if let Some(slot) = t.slots.vacancy(first).or_else(|| t.slots.vacancy(second)) {
             return Some(slot);
         }
@@ -184,7 +185,7 @@ impl Holder<'_> {
     }
 
     fn other_bucket(&self, slot: u32) -> u32 {
-        let (a, b) = self.table.slots.places(self.table.slots.key(slot));
+        let (a, b) = self.table.slots.places(self.table.slots.hash(self.table.slots.key(slot)));
         if Slots::slots_of(a).contains(&slot) { b } else { a }
     }
 

@@ -41,7 +41,8 @@
 //! before the key changes; so two readings with the same version and handle mean that the key between them
 //! was the key all along. A handle gets another port only after a sweep has vacated every slot that named
 //! it; so a reader that saw the new port sees the slot vacated, and looks again. The same holds for an
-//! index: after a hit the reader asks whether the segment still has it. That leaves a version that comes
+//! index, which the reader took before anything else, a batch earlier perhaps: after a hit it asks whether
+//! the segment still has it. That leaves a version that comes
 //! round: 2¹⁸ tenants of one slot, the last under the same handle, between two loads of one reader.
 //!
 //! *A miss is true.* An entry that moves to its other bucket is written there, then a count goes up, then the
@@ -64,6 +65,7 @@
 //! megabytes of address space for ports and segments that may never be. Ticks of one second: an entry may
 //! live up to a second less than the ageing time. Exact counts at every moment: see [`MacTable::len`].
 
+mod ask;
 mod entry;
 mod held;
 mod links;
@@ -81,6 +83,7 @@ use crate::time::Instant;
 use crate::wire::ethernet::Mac;
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
+pub(crate) use ask::{Moment, Spot};
 use core::fmt;
 use core::time::Duration;
 pub use entry::{AddError, Entry, EntryState, Learned, Refused};
@@ -90,9 +93,6 @@ use order::Order;
 use ranks::Ranks;
 use slots::{Slots, TICKS, Value, WIDTH, low};
 use sync::{Apart, AtomicBool, AtomicU32, AtomicU64, Ordering, zeroed_u32};
-
-/// Readings of a slot that changes hands before a lookup takes it for a miss.
-const RETRIES: usize = 8;
 
 /// How large everything is.
 struct Shape {
@@ -153,21 +153,6 @@ struct Books {
     /// The time of the latest change or sweep, and the tick for which a small table is rid of what aged out.
     now: AtomicU64,
     tidied: AtomicU32,
-}
-
-/// A live entry as a reader found it.
-struct Hit {
-    slot: u32,
-    value: Value,
-    port: u32,
-}
-
-/// What came of one look.
-enum Look {
-    Hit(Hit),
-    Miss,
-    /// Somebody made a change meanwhile: neither is certain.
-    Again,
 }
 
 impl MacTable {
@@ -307,7 +292,7 @@ impl MacTable {
     #[inline]
     #[must_use]
     pub fn lookup(&self, now: Instant, segment: Segment, mac: Mac) -> Option<PortId> {
-        self.find(tick_of(now), segment, mac).and_then(|hit| PortId::new(hit.port))
+        self.lookup_at(&self.moment(now), segment, &self.spot(segment, mac))
     }
 
     /// Notes that `mac` was seen as a source in `segment` on `port`. A station that is known there is
@@ -315,28 +300,7 @@ impl MacTable {
     /// tried, and when somebody else has it the answer is [`Refused::Busy`].
     #[inline]
     pub fn learn(&self, now: Instant, segment: Segment, mac: Mac, port: PortId) -> Learned {
-        if mac.is_group() || mac.is_zero() {
-            return Learned::Refused(Refused::Invalid);
-        }
-        if let Some(hit) = self.find(tick_of(now), segment, mac) {
-            if hit.port == port.get() {
-                self.touch(&hit, now);
-                return Learned::Same;
-            }
-            if hit.value.is_static() && self.is_bound(port.index()) {
-                return Learned::Refused(Refused::Static);
-            }
-        }
-        self.learn_other(now, segment, mac, port)
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn learn_other(&self, now: Instant, segment: Segment, mac: Mac, port: PortId) -> Learned {
-        match self.try_hold() {
-            Some(held) => held.learn(now, segment.index(), mac.as_u64(), port.index()),
-            None => Learned::Refused(Refused::Busy),
-        }
+        self.learn_at(&self.moment(now), segment, &self.spot(segment, mac), port)
     }
 
     /// What [`Self::learn`] would answer, were nobody else at work; changes nothing.
@@ -347,7 +311,7 @@ impl MacTable {
             return Learned::Refused(Refused::Invalid);
         }
         let tick = tick_of(now);
-        let hit = self.find(tick, segment, mac);
+        let hit = self.find(&self.moment(now), segment, mac);
         match hit {
             Some(hit) if hit.port == port.get() => return Learned::Same,
             Some(hit) if hit.value.is_static() => return Learned::Refused(Refused::Static),
@@ -410,56 +374,6 @@ impl MacTable {
         self.weight(port.index())
     }
 
-    /// Looks for a live entry. Lock-free: whenever it looks again, somebody else has made a change.
-    #[inline(always)]
-    fn find(&self, tick: u32, segment: Segment, mac: Mac) -> Option<Hit> {
-        let index_word = self.index_of.get(segment.index())?;
-        match self.look(index_word, tick, mac) {
-            Look::Hit(hit) => Some(hit),
-            Look::Miss => None,
-            Look::Again => self.look_again(index_word, tick, mac),
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn look_again(&self, index_word: &AtomicU32, tick: u32, mac: Mac) -> Option<Hit> {
-        for _ in 1..RETRIES {
-            match self.look(index_word, tick, mac) {
-                Look::Hit(hit) => return Some(hit),
-                Look::Miss => return None,
-                Look::Again => {}
-            }
-        }
-        None
-    }
-
-    #[inline(always)]
-    fn look(&self, index_word: &AtomicU32, tick: u32, mac: Mac) -> Look {
-        let index = index_word.load(Ordering::Acquire);
-        if index == 0 {
-            return Look::Miss;
-        }
-        let key = key_of(index, mac.as_u64());
-        let (first, second) = self.slots.places(key);
-        let displaced = self.displaced.load(Ordering::Acquire);
-        let is_same_index = || index_word.load(Ordering::Relaxed) == index;
-        for bucket in [first, second] {
-            let Some(found) = self.slots.scan(bucket, key, |value| self.port_behind(value)) else { continue };
-            if found.value.is_vacant() || !is_same_index() {
-                return Look::Again;
-            }
-            return match found.meant.checked_sub(1) {
-                Some(port) if !self.has_aged(found.value, tick) => {
-                    Look::Hit(Hit { slot: found.slot, value: found.value, port })
-                }
-                _ => Look::Miss,
-            };
-        }
-        let was_displaced = self.displaced.load(Ordering::Acquire) != displaced;
-        if was_displaced || !is_same_index() { Look::Again } else { Look::Miss }
-    }
-
     #[inline]
     fn port_behind(&self, value: Value) -> u32 {
         self.port_of.get(value.handle() as usize).map_or(0, |port| port.load(Ordering::Acquire))
@@ -467,25 +381,7 @@ impl MacTable {
 
     #[inline]
     fn has_aged(&self, value: Value, tick: u32) -> bool {
-        !value.is_static() && value.age(tick) >= self.ageing.load(Ordering::Relaxed)
-    }
-
-    /// Refreshes what was found; a slot that changed meanwhile is left alone.
-    #[inline]
-    fn touch(&self, hit: &Hit, now: Instant) {
-        if hit.value.is_static() {
-            return;
-        }
-        let tick = tick_of(now);
-        // Not back in time, when another worker's clock is ahead.
-        let behind = tick.wrapping_sub(hit.value.tick()) & (TICKS - 1);
-        let is_later = (1..TICKS / 2).contains(&behind);
-        if is_later || !hit.value.is_confirmed() {
-            let tick = if is_later { tick } else { hit.value.tick() };
-            if self.slots.refresh(hit.slot, hit.value, hit.value.seen(tick)) && is_later {
-                self.order.stamp(hit.slot, now);
-            }
-        }
+        value.age(tick) >= self.ageing.load(Ordering::Relaxed) && !value.is_static()
     }
 
     fn is_bound(&self, port: usize) -> bool {

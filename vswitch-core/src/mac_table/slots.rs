@@ -55,6 +55,13 @@ impl Value {
         if age < TICKS / 2 { age } else { 0 }
     }
 
+    /// Whether there is nothing to note when it is seen at `tick`: it was seen then, and before.
+    #[inline]
+    pub(super) const fn was_seen(self, tick: u32) -> bool {
+        let noted = (tick as u64) << TICK_SHIFT | CONFIRMED;
+        (self.0 ^ noted) & (!0 << TICK_SHIFT | CONFIRMED) == 0
+    }
+
     /// Whether the slot kept its key and its handle between the two readings.
     pub(super) const fn same_tenant(self, later: Self) -> bool {
         (self.0 ^ later.0) & (VERSION | HANDLE) == 0
@@ -90,7 +97,7 @@ impl Value {
 pub(super) struct Slots {
     words: Box<[AtomicU64]>,
     /// Words before the first that starts a cache line.
-    skip: usize,
+    skip: u32,
     mask: u32,
     /// What each round of the hash xors in and multiplies by.
     rounds: [(u64, u64); 2],
@@ -111,7 +118,7 @@ impl Slots {
     /// `buckets` is a power of two, at least 2.
     pub(super) fn new(buckets: u32, seed: [u64; 2]) -> Self {
         let words = zeroed_u64(buckets as usize * WORDS + WORDS - 1);
-        let skip = words.as_ptr().addr().wrapping_neg() % 64 / 8;
+        let skip = u32::try_from(words.as_ptr().addr().wrapping_neg() % 64 / 8).unwrap_or(0);
         let rounds =
             [(seed[0], seed[1] ^ 0x9e37_79b9_7f4a_7c15 | 1), (seed[1], seed[0] ^ 0xd1b5_4a32_d192_ed03 | 1)];
         Self { words, skip, mask: buckets - 1, rounds }
@@ -129,10 +136,11 @@ impl Slots {
         size_of_val(&*self.words)
     }
 
-    #[inline]
+    #[inline(always)]
     fn line(&self, bucket: u32) -> &[AtomicU64; WORDS] {
-        let (lines, _) = self.words[self.skip..].as_chunks::<WORDS>();
-        &lines[(bucket & self.mask) as usize]
+        let from = self.skip as usize + (bucket & self.mask) as usize * WORDS;
+        let (line, _) = self.words[from..from + WORDS].as_chunks();
+        &line[0]
     }
 
     #[inline]
@@ -145,16 +153,26 @@ impl Slots {
         &self.line(slot / WIDTH)[(slot % WIDTH + WIDTH) as usize]
     }
 
-    /// The two buckets where `key` may lie; never the same one. Two rounds of folded multiplication under
-    /// both words of the seed: whoever picks the keys but sees neither the seed nor the buckets cannot aim.
-    #[inline]
-    pub(super) fn places(&self, key: u64) -> (u32, u32) {
+    /// The hash of `key`, which says where it may lie. Two rounds of folded multiplication under both words of the
+    /// seed: whoever picks the keys but sees neither the seed nor the buckets cannot aim.
+    #[inline(always)]
+    pub(super) fn hash(&self, key: u64) -> u64 {
         let [(first_xor, first_by), (second_xor, second_by)] = self.rounds;
-        let once = fold(key ^ first_xor, first_by);
-        let twice = fold(once ^ second_xor, second_by);
-        let first = low(twice) & self.mask;
-        let second = first ^ (low(twice >> 32) | 1) & self.mask;
+        fold(fold(key ^ first_xor, first_by) ^ second_xor, second_by)
+    }
+
+    /// The two buckets where a key with this hash may lie; never the same one.
+    #[inline(always)]
+    pub(super) fn places(&self, hash: u64) -> (u32, u32) {
+        let first = low(hash) & self.mask;
+        let second = first ^ (low(hash >> 32) | 1) & self.mask;
         (first, second)
+    }
+
+    /// Has the line of the first bucket brought into the cache.
+    #[inline(always)]
+    pub(super) fn touch(&self, hash: u64) -> u64 {
+        self.line(low(hash))[0].load(Ordering::Relaxed)
     }
 
     /// The tenant of `key` in `bucket`: its slot and value. The answer was true at one moment during the
@@ -162,7 +180,7 @@ impl Slots {
     ///
     /// `then` reads what the handle means. It runs between two readings of the value, which is what makes
     /// its answer one about this tenant.
-    #[inline]
+    #[inline(always)]
     pub(super) fn scan<T>(
         &self,
         bucket: u32,
@@ -231,7 +249,7 @@ impl Slots {
 
     /// The slot of `key`, if it has one.
     pub(super) fn position(&self, key: u64) -> Option<u32> {
-        let (first, second) = self.places(key);
+        let (first, second) = self.places(self.hash(key));
         Self::slots_of(first)
             .chain(Self::slots_of(second))
             .find(|slot| self.key(*slot) == key && !self.value(*slot).is_vacant())

@@ -3,8 +3,10 @@
 //! It holds nothing that can change a table, a counter or a queue.
 
 use super::dress::Dress;
-use super::{Sink, Tables, journey, write_head};
-use crate::frame::{Arrival, MAX_HEAD_LEN};
+use super::enter::Entered;
+use super::leave::write_head;
+use super::{Sink, Tables, journey};
+use crate::frame::{Arrival, TxList};
 use crate::mac_table::{Learned, MacTable, Refused};
 use crate::offload::Offload;
 use crate::port::{PortId, Segment};
@@ -189,11 +191,15 @@ struct Writing<'a> {
     now: Instant,
     steps: Vec<Step>,
     outputs: Vec<Output>,
+    /// For heads alone.
+    tx: TxList,
 }
 
-pub(super) fn explain(tables: &Tables<'_>, arrival: Arrival, bytes: &[u8]) -> Explanation {
-    let mut sink = Writing { macs: tables.macs, now: tables.now, steps: Vec::new(), outputs: Vec::new() };
-    let verdict = journey(tables, &arrival, &Offload::NONE, bytes, &mut sink);
+pub(super) fn explain(tables: &Tables<'_>, now: Instant, arrival: Arrival, bytes: &[u8]) -> Explanation {
+    let mut sink =
+        Writing { macs: tables.macs, now, steps: Vec::new(), outputs: Vec::new(), tx: TxList::new() };
+    let arrived = (&arrival, &Offload::NONE, bytes);
+    let verdict = journey(tables, arrived, &mut sink);
     Explanation { steps: sink.steps, verdict, outputs: sink.outputs }
 }
 
@@ -204,32 +210,30 @@ impl Sink for Writing<'_> {
 
     fn received(&mut self, _port: PortId, _bytes: usize) {}
 
-    fn learn(&mut self, segment: Segment, mac: Mac, port: PortId) -> Learned {
-        self.macs.would_learn(self.now, segment, mac, port)
+    fn learn(&mut self, frame: &Entered<'_>) -> Learned {
+        self.macs.would_learn(self.now, frame.segment, frame.src.mac(), frame.port.id)
     }
 
     fn drop(&mut self, port: Option<PortId>, reason: DropReason) {
         self.steps.push(Step::Dropped { port, reason });
     }
 
-    fn punt(&mut self, _port: PortId, _from: usize, why: Why) {
+    fn punt(&mut self, _frame: &Entered<'_>, why: Why) {
         self.steps.push(Step::Punted(why));
     }
 
-    fn emit(
+    fn emit<const MANY: bool>(
         &mut self,
         port: PortId,
-        bytes: &[u8],
-        base: usize,
+        frame: &Entered<'_>,
         dress: &Dress,
         _offload: Offload,
         _entropy: u32,
     ) {
-        let mut head = [0; MAX_HEAD_LEN];
-        let len = write_head(&mut head, bytes, base, dress);
-        let mut whole = head[..len].to_vec();
-        whole.extend_from_slice(bytes.get(base + dress.from..).unwrap_or_default());
-        self.steps.push(Step::Left { port, len: whole.len(), tag: dress.tag, vni: dress.vni });
-        self.outputs.push(Output { port, bytes: whole });
+        let head = write_head(&mut self.tx, frame, dress);
+        let body = frame.inner().get(dress.from as usize..).unwrap_or_default();
+        let bytes = [self.tx.head_bytes(head), body].concat();
+        self.steps.push(Step::Left { port, len: bytes.len(), tag: dress.tag.get(), vni: dress.vni });
+        self.outputs.push(Output { port, bytes });
     }
 }

@@ -4,27 +4,39 @@
 
 use super::counters::Counters;
 use super::dress::Dress;
-use super::{EVENTS, Punt, Sink, StationEvent, write_head};
-use crate::frame::{Head, MAX_HEAD_LEN, TxList, TxRange};
-use crate::mac_table::{Learned, MacTable, Refused};
+use super::enter::Entered;
+use super::leave::write_head;
+use super::{EVENTS, Punt, Sink, StationEvent};
+use crate::frame::{Head, TxList, TxRange};
+use crate::mac_table::{Learned, MacTable, Moment, Refused};
 use crate::offload::Offload;
-use crate::port::{PortId, Segment};
-use crate::time::Instant;
+use crate::port::PortId;
 use crate::verdict::{DropReason, Why};
-use crate::wire::ethernet::Mac;
 use alloc::vec::Vec;
 
 /// Where the journeys of one batch leave their marks.
 pub(super) struct Sending<'a> {
     pub(super) macs: &'a MacTable,
-    pub(super) now: Instant,
+    pub(super) now: Moment,
     pub(super) counters: &'a mut Counters,
     pub(super) events: &'a mut Vec<StationEvent>,
     pub(super) punts: &'a mut Vec<Punt>,
     pub(super) tx: &'a mut TxList,
-    pub(super) frame: usize,
-    /// Heads written for this frame already: a flood needs each dress once. First without a VXLAN header, then with.
-    pub(super) heads: [Option<(Dress, Head)>; 2],
+    /// The heads written last for a flood, which needs each dress once: without a VXLAN header, and with.
+    pub(super) written: [Written; 2],
+}
+
+/// A head, and what is in it.
+#[derive(Clone, Copy)]
+pub(super) struct Written {
+    frame: u32,
+    dress: Dress,
+    head: Head,
+}
+
+impl Written {
+    /// No batch has as many frames.
+    pub(super) const NOTHING: Self = Self { frame: u32::MAX, dress: Dress::AS_ARRIVED, head: Head::NONE };
 }
 
 impl Sink for Sending<'_> {
@@ -34,10 +46,59 @@ impl Sink for Sending<'_> {
     }
 
     #[inline]
-    fn learn(&mut self, segment: Segment, mac: Mac, port: PortId) -> Learned {
-        let learned = self.macs.learn(self.now, segment, mac, port);
+    fn learn(&mut self, frame: &Entered<'_>) -> Learned {
+        let learned = self.macs.learn_at(&self.now, frame.segment, &frame.src, frame.port.id);
+        if learned != Learned::Same {
+            self.learned(frame, learned);
+        }
+        learned
+    }
+
+    fn drop(&mut self, port: Option<PortId>, reason: DropReason) {
+        self.counters.drop(port, reason, 1);
+    }
+
+    fn punt(&mut self, frame: &Entered<'_>, why: Why) {
+        let (number, from) = (frame.frame as usize, frame.base as usize);
+        self.punts.push(Punt { frame: number, from, port: frame.port.id, why });
+    }
+
+    #[inline(always)]
+    fn emit<const MANY: bool>(
+        &mut self,
+        port: PortId,
+        frame: &Entered<'_>,
+        dress: &Dress,
+        offload: Offload,
+        entropy: u32,
+    ) {
+        let head = if dress.is_as_arrived() {
+            Head::NONE
+        } else if MANY {
+            self.head_of_many(frame, dress)
+        } else {
+            write_head(self.tx, frame, dress)
+        };
+        let to = u32::try_from(frame.bytes.len()).unwrap_or(u32::MAX);
+        let range = TxRange { frame: frame.frame, from: frame.base + dress.from, to };
+        self.tx.push_one(port, head, range, offload, entropy);
+    }
+}
+
+impl Sending<'_> {
+    #[inline(always)]
+    fn head_of_many(&mut self, frame: &Entered<'_>, dress: &Dress) -> Head {
+        let last = &mut self.written[usize::from(dress.vni.is_some())];
+        if last.frame != frame.frame || last.dress != *dress {
+            *last = Written { frame: frame.frame, dress: *dress, head: write_head(self.tx, frame, dress) };
+        }
+        last.head
+    }
+
+    /// Counts what learning a source has changed, or why it has not.
+    #[inline(never)]
+    fn learned(&mut self, frame: &Entered<'_>, learned: Learned) {
         let from = match learned {
-            Learned::Same => return learned,
             Learned::New => {
                 self.counters.learned += 1;
                 None
@@ -48,53 +109,19 @@ impl Sink for Sending<'_> {
             }
             Learned::Refused(Refused::Busy) => {
                 self.counters.learn_busy += 1;
-                return learned;
+                return;
             }
             Learned::Refused(Refused::Full) => {
                 self.counters.learn_full += 1;
-                return learned;
+                return;
             }
-            Learned::Refused(_) => return learned,
+            Learned::Same | Learned::Refused(_) => return,
         };
         if self.events.len() < EVENTS {
+            let (segment, mac, port) = (frame.segment, frame.src.mac(), frame.port.id);
             self.events.push(StationEvent { segment, mac, port, from });
         } else {
             self.counters.events_lost += 1;
-        }
-        learned
-    }
-
-    fn drop(&mut self, port: Option<PortId>, reason: DropReason) {
-        self.counters.drop(port, reason, 1);
-    }
-
-    fn punt(&mut self, port: PortId, from: usize, why: Why) {
-        self.punts.push(Punt { frame: self.frame, from, port, why });
-    }
-
-    fn emit(
-        &mut self,
-        port: PortId,
-        bytes: &[u8],
-        base: usize,
-        dress: &Dress,
-        offload: Offload,
-        entropy: u32,
-    ) {
-        let slot = usize::from(dress.vni.is_some());
-        let head = match self.heads[slot] {
-            _ if dress.is_as_arrived() => Head::NONE,
-            Some((written, head)) if written == *dress => head,
-            _ => {
-                let mut buffer = [0; MAX_HEAD_LEN];
-                let len = write_head(&mut buffer, bytes, base, dress);
-                let Some(head) = self.tx.head(&[&buffer[..len]]) else { return };
-                self.heads[slot] = Some((*dress, head));
-                head
-            }
-        };
-        if let Some(range) = TxRange::new(self.frame, base + dress.from, bytes.len()) {
-            self.tx.push(port, head, &[range], offload, entropy);
         }
     }
 }

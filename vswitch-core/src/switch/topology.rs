@@ -3,6 +3,7 @@
 //! Built whole by whoever configures the switch, handed to every worker behind an `Arc`, replaced by the next
 //! one. All lists that a flood needs are made here, once. Not here: stations (see [`crate::mac_table`]).
 
+use super::edge::{Edge, Kind, VlanSets};
 use crate::port::{Attachment, Carries, Port, PortId, Segment, VlanSet};
 use crate::wire::vlan::Vlan;
 use crate::wire::vxlan::Vni;
@@ -79,6 +80,8 @@ pub(crate) struct Members {
 #[derive(Debug)]
 pub(crate) struct BridgeState {
     pub(crate) config: Bridge,
+    /// Whether there are any `flood_vlans`.
+    has_flood_vlans: bool,
     /// By VLAN; those that nobody names share one.
     segments: Vec<Arc<Members>>,
     /// Trunks of every VLAN.
@@ -86,6 +89,11 @@ pub(crate) struct BridgeState {
 }
 
 impl BridgeState {
+    #[inline(always)]
+    pub(crate) fn floods(&self, vlan: Vlan) -> bool {
+        self.has_flood_vlans && self.config.flood_vlans.contains(vlan)
+    }
+
     pub(crate) fn members(&self, vlan: Vlan) -> &Members {
         &self.segments[usize::from(vlan.get())]
     }
@@ -96,7 +104,11 @@ impl BridgeState {
 pub struct Topology {
     bridges: Vec<BridgeState>,
     ports: Vec<Option<Port>>,
-    peers: HashMap<IpAddr, PortId, FixedState>,
+    /// The same ports, as the frame path asks for them.
+    edges: Vec<Edge>,
+    pub(crate) vlan_sets: VlanSets,
+    /// By [`peer_key`].
+    peers: HashMap<u128, PortId, FixedState>,
     vnis: HashMap<Vni, Segment, FixedState>,
     /// Peers that share every VNI.
     mesh: Vec<PortId>,
@@ -115,7 +127,8 @@ impl Topology {
         let empty = Arc::new(Members::default());
         for config in bridges {
             let segments = (0..4095).map(|_| Arc::clone(&empty)).collect();
-            let mut bridge = BridgeState { config, segments, everywhere: Vec::new() };
+            let has_flood_vlans = config.flood_vlans.iter().next().is_some();
+            let mut bridge = BridgeState { config, has_flood_vlans, segments, everywhere: Vec::new() };
             let number = u8::try_from(built.bridges.len()).unwrap_or(u8::MAX);
             for (vlan, vni) in bridge.config.vnis.clone() {
                 if let Some(segment) = Segment::new(number, vlan)
@@ -139,7 +152,7 @@ impl Topology {
             return Err(TopologyError::DuplicatePort(id));
         }
         if let Attachment::Tunnel(tunnel) = &port.attachment {
-            if self.peers.insert(tunnel.remote.to_canonical(), id).is_some() {
+            if self.peers.insert(peer_key(tunnel.remote), id).is_some() {
                 return Err(TopologyError::DuplicatePeer(tunnel.remote));
             }
             match &tunnel.carries {
@@ -179,7 +192,9 @@ impl Topology {
         }
         if self.ports.len() <= id.index() {
             self.ports.resize_with(id.index() + 1, || None);
+            self.edges.resize(id.index() + 1, Edge::ABSENT);
         }
+        self.edges[id.index()] = Edge::new(&port, &mut self.vlan_sets);
         self.ports[id.index()] = Some(port);
         Ok(())
     }
@@ -190,6 +205,12 @@ impl Topology {
         self.ports.get(id.index())?.as_ref()
     }
 
+    /// What the frame path asks of the port of that number.
+    #[inline(always)]
+    pub(crate) fn edge(&self, id: PortId) -> Option<&Edge> {
+        self.edges.get(id.index()).filter(|edge| edge.kind != Kind::Absent)
+    }
+
     /// All ports by rising number.
     pub fn ports(&self) -> impl Iterator<Item = &Port> {
         self.ports.iter().flatten()
@@ -198,7 +219,7 @@ impl Topology {
     /// The tunnel to `remote`.
     #[must_use]
     pub fn peer(&self, remote: IpAddr) -> Option<&Port> {
-        self.port(*self.peers.get(&remote)?)
+        self.port(*self.peers.get(&peer_key(remote))?)
     }
 
     /// The segment that `vni` names on the underlay.
@@ -224,7 +245,7 @@ impl Topology {
     }
 
     /// Everybody who hears a flood in `segment`, the arrival port and its group included.
-    pub(crate) fn listeners(&self, segment: Segment) -> impl Iterator<Item = &Port> {
+    pub(crate) fn listeners(&self, segment: Segment) -> impl Iterator<Item = &Edge> {
         let bridge = self.bridge(segment.bridge());
         let members = bridge.map(|bridge| bridge.members(segment.vlan()));
         let everywhere = match bridge {
@@ -233,7 +254,16 @@ impl Topology {
         };
         let (ports, peers) = members.map_or((&[][..], &[][..]), |m| (m.ports.as_slice(), m.peers.as_slice()));
         let mesh = if members.is_some_and(|m| m.vni.is_some()) { self.mesh.as_slice() } else { &[] };
-        ports.iter().chain(everywhere).chain(peers).chain(mesh).filter_map(|id| self.port(*id))
+        ports.iter().chain(everywhere).chain(peers).chain(mesh).filter_map(|id| self.edge(*id))
+    }
+}
+
+/// A peer's address as one number: an IPv4 address is what it is when mapped to IPv6.
+#[inline]
+fn peer_key(remote: IpAddr) -> u128 {
+    match remote {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(v6) => v6.to_bits(),
     }
 }
 
@@ -280,7 +310,7 @@ mod tests {
 
     fn hears(topology: &Topology, tag: u16) -> Vec<u32> {
         let segment = Segment::new(0, vlan(tag)).unwrap();
-        let mut all: Vec<u32> = topology.listeners(segment).map(|port| port.id.get()).collect();
+        let mut all: Vec<u32> = topology.listeners(segment).map(|edge| edge.id.get()).collect();
         all.sort_unstable();
         all
     }
@@ -342,7 +372,7 @@ mod tests {
         let topology = Topology::new(vec![Bridge::default(); 2], [access(1, 10), other]).unwrap();
         assert_eq!(hears(&topology, 10), [1]);
         let far = Segment::new(1, vlan(10)).unwrap();
-        assert_eq!(topology.listeners(far).map(|port| port.id.get()).collect::<Vec<_>>(), [2]);
+        assert_eq!(topology.listeners(far).map(|edge| edge.id.get()).collect::<Vec<_>>(), [2]);
         assert_eq!(topology.listeners(Segment::new(2, vlan(10)).unwrap()).count(), 0);
     }
 }

@@ -16,9 +16,11 @@ pub const TAG_LEN: usize = 4;
 pub const VID_RESERVED: u16 = 4095;
 
 /// Whether `tpid` begins a tag that the switch reads.
+#[inline]
 #[must_use]
 pub const fn is_tpid(tpid: u16) -> bool {
-    matches!(tpid, TPID_CTAG | TPID_STAG)
+    // No branch: which it is may change from frame to frame.
+    (tpid == TPID_CTAG) | (tpid == TPID_STAG)
 }
 
 /// A VLAN identifier that names a VLAN: 1..=4094 (IEEE 802.1Q §9.6).
@@ -69,6 +71,15 @@ impl Vlan {
     #[must_use]
     pub const fn get(self) -> u16 {
         self.0
+    }
+}
+
+impl Vlan {
+    /// The other one where this one is [`Self::UNTAGGED`], and the other way round; of two that are neither, some
+    /// VLAN.
+    #[inline(always)]
+    pub(crate) const fn or(self, other: Self) -> Self {
+        Self((self.0 | other.0) & 0x0fff)
     }
 }
 
