@@ -21,7 +21,7 @@ use vswitch_core::verdict::Why;
 use vswitch_core::{Batch, DropReason, Instant, PortId, TxList};
 
 /// Frames a source may deliver before the next one's turn.
-const BATCH: usize = 32;
+const BATCH: usize = 64;
 /// How often background work is done.
 const TICK: Duration = Duration::from_secs(1);
 /// Rounds that a stopping worker grants to what the kernel still holds.

@@ -7,7 +7,7 @@
 
 use super::{Link, LinkError, Received, Scratch, Sent};
 use crate::sys::address::SocketName;
-use crate::sys::mmsg::{self, Run};
+use crate::sys::mmsg::{self, MESSAGES, Message, Run};
 pub use crate::sys::mmsg::{TRAIN, TRAIN_BYTES};
 use crate::sys::socket;
 use std::io;
@@ -31,9 +31,12 @@ pub const POOL_SIZE: usize = 16;
 /// The largest pool.
 pub const POOL_MAX: usize = 64;
 
-/// Messages that one `receive` takes at most; each may be a train of 64 KiB, and what was read should still be in a
-/// core's cache when it leaves.
-const MESSAGES: usize = 8;
+/// Messages that one system call takes when those before were trains: each may be of 64 KiB, and what was read should
+/// still be in a core's cache when it leaves.
+const TRAINS: usize = 8;
+
+/// System calls of one `receive` when they were not: the more frames come at once, the more leave as one.
+const CALLS: usize = 2;
 
 /// What each sending socket may have on its way, in bytes.
 const SEND_QUEUE: u32 = 4 << 20;
@@ -45,6 +48,8 @@ pub struct UdpReceiver {
     local: SocketAddr,
     /// The kernel hands over datagrams of one flow together (UDP_GRO).
     trains: AtomicBool,
+    /// There were trains in the last messages. For the receiving worker only.
+    saw_trains: AtomicBool,
     /// The kernel's count of lost datagrams when last reported. Written by the receiving worker only.
     lost: AtomicU32,
 }
@@ -78,7 +83,13 @@ impl UdpReceiver {
                     socket::take_zero_checksums(&socket).map_err(&set)?;
                 }
                 bind(&socket)?;
-                Ok(Self { socket, local, trains: AtomicBool::new(false), lost: AtomicU32::new(0) })
+                Ok(Self {
+                    socket,
+                    local,
+                    trains: AtomicBool::new(false),
+                    saw_trains: AtomicBool::new(false),
+                    lost: AtomicU32::new(0),
+                })
             })
             .collect()
     }
@@ -107,13 +118,24 @@ impl UdpReceiver {
         self.trains.load(Ordering::Relaxed)
     }
 
-    /// Adds waiting datagrams to `batch`, those of up to 8 messages. Never waits.
+    /// Adds waiting datagrams to `batch`, those of up to 64 messages. Never waits.
     pub fn receive(&self, batch: &mut Batch) -> Received {
         let mut received = Received::default();
+        for _ in 0..CALLS {
+            self.receive_once(batch, &mut received);
+            if received.drained || self.saw_trains.load(Ordering::Relaxed) {
+                break;
+            }
+        }
+        received
+    }
+
+    fn receive_once(&self, batch: &mut Batch, received: &mut Received) {
         let mut spares = batch.spares();
-        let wanted = spares.len().min(MESSAGES);
+        let most = if self.saw_trains.load(Ordering::Relaxed) { TRAINS } else { MESSAGES };
+        let wanted = spares.len().min(most);
         if wanted == 0 {
-            return received;
+            return;
         }
         let mut slots: [&mut [u8]; MESSAGES] = std::array::from_fn(|_| spares.next().unwrap_or_default());
         let slots = &mut slots[..wanted];
@@ -125,50 +147,54 @@ impl UdpReceiver {
         drop(spares);
         let got = match got {
             Ok(got) => got,
-            Err(error) => {
-                received.failed(&error);
-                return received;
-            }
+            Err(error) => return received.failed(&error),
         };
         received.drained = got.all().len() < wanted;
-        received.overflow = got.lost.map_or(0, |lost| self.newly_lost(lost));
-        let (local, udp_port) = (self.local.ip(), self.local.port());
+        received.overflow += got.lost.map_or(0, |lost| self.newly_lost(lost));
+        let mut trains = false;
         for (i, message) in got.all().iter().enumerate() {
-            received.bytes += message.len;
-            if message.truncated {
-                received.truncated += 1;
-                continue;
-            }
-            let remote = message.from.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |from| from.ip());
-            let arrival = Arrival::Underlay { local, remote, udp_port };
-            let bytes = batch.spares().nth(i).and_then(|slot| slot.get(..message.len)).unwrap_or_default();
-            match message.segment.and_then(|segment| uncut(bytes, segment)) {
-                None => {}
-                Some(Uncut::Superframe(owed)) => {
-                    batch.push_part(i, 0..message.len, arrival, owed);
-                    received.frames += 1;
-                    continue;
-                }
-                Some(Uncut::Unclear) => {
-                    received.bad_offload += 1;
-                    continue;
-                }
-            }
-            // A message without a byte is a datagram all the same.
-            let segment = message.segment.unwrap_or(message.len).max(1);
-            let mut from = 0;
-            loop {
-                let to = message.len.min(from + segment);
-                batch.push_part(i, from..to, arrival, Offload::NONE);
+            trains |= message.segment.is_some();
+            self.take(batch, i, message, received);
+        }
+        self.saw_trains.store(trains, Ordering::Relaxed);
+        batch.take(got.all().len());
+    }
+
+    /// The frames of one message, which lies in the `i`th spare slot of `batch`.
+    fn take(&self, batch: &mut Batch, i: usize, message: &Message, received: &mut Received) {
+        received.bytes += message.len;
+        if message.truncated {
+            received.truncated += 1;
+            return;
+        }
+        let (local, udp_port) = (self.local.ip(), self.local.port());
+        let remote = message.from.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |from| from.ip());
+        let arrival = Arrival::Underlay { local, remote, udp_port };
+        let bytes = batch.spares().nth(i).and_then(|slot| slot.get(..message.len)).unwrap_or_default();
+        match message.segment.and_then(|segment| uncut(bytes, segment)) {
+            None => {}
+            Some(Uncut::Superframe(owed)) => {
+                batch.push_part(i, 0..message.len, arrival, owed);
                 received.frames += 1;
-                from = to;
-                if from == message.len {
-                    break;
-                }
+                return;
+            }
+            Some(Uncut::Unclear) => {
+                received.bad_offload += 1;
+                return;
             }
         }
-        batch.take(got.all().len());
-        received
+        // A message without a byte is a datagram all the same.
+        let segment = message.segment.unwrap_or(message.len).max(1);
+        let mut from = 0;
+        loop {
+            let to = message.len.min(from + segment);
+            batch.push_part(i, from..to, arrival, Offload::NONE);
+            received.frames += 1;
+            from = to;
+            if from == message.len {
+                break;
+            }
+        }
     }
 
     /// Datagrams that the kernel's queue has lost since this, or `receive`, last told. `receive` learns of a loss
