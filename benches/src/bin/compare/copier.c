@@ -3,6 +3,7 @@
  *
  *   copier [-o] pods  NETNS IFNAME NETNS IFNAME            two TAPs, one thread per direction
  *   copier [-o] nodes NETNS IFNAME LOCAL REMOTE VNI        a TAP and VXLAN (RFC 7348) over UDP port 4789, IPv4
+ *   copier -q   pods  …                                    with offload, two queues per TAP, a thread for each
  *
  * Without -o one read and one write per frame. With -o the TAP has checksum and segmentation offload: between
  * TAPs superframes pass as they are; towards UDP they are cut in trains (UDP_SEGMENT), checksums finished, no
@@ -48,7 +49,7 @@ enum {
     FRAMES = MESSAGES * SEGMENTS, /* of one recvmmsg, cut up */
 };
 
-static int offload;
+static int offload, multiqueue;
 static uint8_t vxlan[VXLAN] = {0x08};
 
 static void die(const char *what)
@@ -65,7 +66,8 @@ static int open_tap(const char *netns, const char *name, unsigned features)
     if (here < 0 || there < 0 || setns(there, CLONE_NEWNET))
         die(path);
     int fd = open("/dev/net/tun", O_RDWR);
-    struct ifreq ifr = {.ifr_flags = IFF_TAP | IFF_NO_PI | (offload ? IFF_VNET_HDR : 0)};
+    struct ifreq ifr = {.ifr_flags = IFF_TAP | IFF_NO_PI | (offload ? IFF_VNET_HDR : 0) |
+                                      (multiqueue ? IFF_MULTI_QUEUE : 0)};
     strncpy(ifr.ifr_name, name, IFNAMSIZ - 1);
     if (fd < 0 || ioctl(fd, TUNSETIFF, &ifr))
         die("opening a TAP");
@@ -396,16 +398,24 @@ static int open_udp(const char *local, const char *remote)
 int main(int argc, char **argv)
 {
     const unsigned tcp = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN;
-    offload = argc > 1 && !strcmp(argv[1], "-o");
+    multiqueue = argc > 1 && !strcmp(argv[1], "-q");
+    offload = multiqueue || (argc > 1 && !strcmp(argv[1], "-o"));
     argv += offload;
     argc -= offload;
-    int fds[2], back[2];
+    int fds[2], back[2], queue[2], queue_back[2];
+    pthread_t thread;
     void *(*there)(void *), *(*here)(void *);
     if (argc == 6 && !strcmp(argv[1], "pods")) {
         fds[0] = open_tap(argv[2], argv[3], tcp | TUN_F_USO4 | TUN_F_USO6);
         fds[1] = open_tap(argv[4], argv[5], tcp | TUN_F_USO4 | TUN_F_USO6);
         back[0] = fds[1], back[1] = fds[0];
         there = here = tap_to_tap;
+        if (multiqueue) {
+            queue[0] = queue_back[1] = open_tap(argv[2], argv[3], tcp | TUN_F_USO4 | TUN_F_USO6);
+            queue[1] = queue_back[0] = open_tap(argv[4], argv[5], tcp | TUN_F_USO4 | TUN_F_USO6);
+            if (pthread_create(&thread, 0, there, queue) || pthread_create(&thread, 0, here, queue_back))
+                die("a thread");
+        }
     } else if (argc == 7 && !strcmp(argv[1], "nodes")) {
         fds[0] = open_tap(argv[2], argv[3], tcp);
         fds[1] = open_udp(argv[4], argv[5]);
@@ -419,7 +429,6 @@ int main(int argc, char **argv)
     }
     puts("ready");
     fflush(stdout);
-    pthread_t thread;
     if (pthread_create(&thread, 0, here, back))
         die("a thread");
     there(fds);

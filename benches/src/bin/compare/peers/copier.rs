@@ -4,9 +4,8 @@ use super::Switch;
 use crate::ground::{Ground, NODE_ADDRESSES, POD_INTERFACE, VNI};
 use crate::tools::Tools;
 
-pub(super) fn start(ground: &Ground, tools: &Tools, offload: bool) -> anyhow::Result<Switch> {
+pub(super) fn start(ground: &Ground, tools: &Tools, option: &str) -> anyhow::Result<Switch> {
     let mut switch = Switch::default();
-    let option = if offload { "-o " } else { "" };
     let pods: Vec<&str> = ground.pods.iter().map(|pod| pod.name()).collect();
     let words: Vec<String> = if ground.nodes.len() == 1 {
         vec![format!("{option}pods {} {POD_INTERFACE} {} {POD_INTERFACE}", pods[0], pods[1])]

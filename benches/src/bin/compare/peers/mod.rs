@@ -26,10 +26,12 @@ pub(crate) enum Peer {
     Copier,
     /// The raw copier with offload.
     CopierOffload,
+    /// The same with two queues for each TAP.
+    CopierQueues,
 }
 
 impl Peer {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Vswitchd,
         Self::VswitchdPlain,
         Self::Ovs,
@@ -37,6 +39,7 @@ impl Peer {
         Self::Kernel,
         Self::Copier,
         Self::CopierOffload,
+        Self::CopierQueues,
     ];
 
     /// The word for it on the command line and in results.
@@ -49,6 +52,7 @@ impl Peer {
             Self::Kernel => "kernel",
             Self::Copier => "copier",
             Self::CopierOffload => "copier-offload",
+            Self::CopierQueues => "copier-queues",
         }
     }
 
@@ -63,6 +67,7 @@ impl Peer {
             (Self::Kernel, _) => "kernel VXLAN + bridge + veth",
             (Self::Copier, _) => "raw copier",
             (Self::CopierOffload, _) => "raw copier with offload",
+            (Self::CopierQueues, _) => "raw copier with offload, two queues per TAP",
         }
     }
 
@@ -70,7 +75,9 @@ impl Peer {
     pub(crate) fn unavailable(self, scene: Scene) -> Option<String> {
         match self {
             Self::Ovs | Self::OvsTso => ovs::unavailable(self == Self::OvsTso, scene),
-            Self::Vswitchd | Self::VswitchdPlain | Self::Kernel | Self::Copier | Self::CopierOffload => None,
+            Self::CopierQueues if scene != Scene::Pods => Some("it copies between TAPs only".to_owned()),
+            Self::Vswitchd | Self::VswitchdPlain | Self::Kernel => None,
+            Self::Copier | Self::CopierOffload | Self::CopierQueues => None,
         }
     }
 
@@ -82,8 +89,9 @@ impl Peer {
             Self::Ovs => ovs::start(ground, false),
             Self::OvsTso => ovs::start(ground, true),
             Self::Kernel => kernel::start(ground),
-            Self::Copier => copier::start(ground, tools, false),
-            Self::CopierOffload => copier::start(ground, tools, true),
+            Self::Copier => copier::start(ground, tools, ""),
+            Self::CopierOffload => copier::start(ground, tools, "-o "),
+            Self::CopierQueues => copier::start(ground, tools, "-q "),
         }
     }
 }
