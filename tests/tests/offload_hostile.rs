@@ -66,8 +66,8 @@ fn arrived(sight: &Sight) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn a_length_that_lies_takes_no_frame_of_another_segment_along() {
-    in_nodes("a_length_that_lies_takes_no_frame_of_another_segment_along", |lab| {
+fn a_length_that_lies_takes_no_frame_of_another_segment_along_and_costs_none() {
+    in_nodes("a_length_that_lies_takes_no_frame_of_another_segment_along_and_costs_none", |lab| {
         let places = [
             Place { pod: "trunk", node: 1, keys: "trunks = [10, 20]", addresses: &[] },
             Place { pod: "blue", node: 2, keys: "tag = 10", addresses: &[] },
@@ -117,8 +117,8 @@ fn a_length_that_lies_takes_no_frame_of_another_segment_along() {
                     seen.iter().filter(|frame| frame[..6] != to.bytes() || frame.len() != LEN).collect();
                 let all: Vec<_> = seen.iter().map(|frame| (vlan, frame.clone())).collect();
                 assert!(strangers.is_empty(), "unfinished {unfinished}: {}", describe_all(&all));
-                let lost = scene.drops("bad_offload") > 0;
-                assert!(lost || vlan == 10 || seen == innocents, "{}", describe_all(&all));
+                // Nobody's frames are lost for it either: the liar travels alone.
+                assert!(vlan == 10 || seen == innocents, "{}", describe_all(&all));
             }
         }
     });

@@ -191,6 +191,12 @@ impl Train {
         self.count == 0
     }
 
+    /// The kind of superframe that those taken will be; `None` while none was taken.
+    #[must_use]
+    pub const fn kind(&self) -> Option<GsoKind> {
+        if self.count == 0 { None } else { Some(self.shape.kind) }
+    }
+
     /// Offers the frame that lies at byte `at` of arrived frame `frame`; true when it was taken. `verified` says
     /// that its transport checksum is known to be good, or owed: then it is not summed here. The checksum of an
     /// IPv4 header always is, for merging would hide the damage.

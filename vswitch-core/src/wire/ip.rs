@@ -101,6 +101,20 @@ pub fn find_in(frame: &[u8], frame_len: usize) -> Option<Ip<'_>> {
     }
 }
 
+/// The length that a frame of IP says it has, Ethernet header and tags included, whatever it really has; `None` when
+/// it carries no IP or `front`, its first bytes, end before the length.
+#[inline]
+#[must_use]
+pub fn claimed_len(front: &[u8]) -> Option<usize> {
+    let (_, type_at) = tag_stack(front);
+    let at = type_at + 2;
+    match be16(front, type_at)? {
+        ETHERTYPE_IPV4 => Some(at + usize::from(be16(front, at + 2)?)),
+        ETHERTYPE_IPV6 => Some(at + V6_HEADER_LEN + usize::from(be16(front, at + 4)?)),
+        _ => None,
+    }
+}
+
 #[inline]
 fn find_v4(frame: &[u8], frame_len: usize, at: usize) -> Option<Ip<'_>> {
     let (header, _) = frame.get(at..)?.split_first_chunk::<V4_HEADER_LEN>()?;

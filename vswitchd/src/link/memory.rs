@@ -127,7 +127,7 @@ mod tests {
         assert!(ready(&right));
         batch.clear();
         let received = right.receive(port, &mut batch);
-        assert_eq!(received, Received { frames: 2, ..Received::NOTHING });
+        assert_eq!(received, Received { frames: 2, bytes: 6, ..Received::NOTHING });
         assert_eq!(batch.bytes(1), b"bcd");
         assert!(!ready(&right));
         drop(left);

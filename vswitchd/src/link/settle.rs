@@ -6,6 +6,7 @@ use super::trains::Trains;
 use std::ops::Range;
 use vswitch_core::frame::{TxRange, TxRecord};
 use vswitch_core::offload::{cut_parts, finished_value};
+use vswitch_core::wire::{ip, vlan};
 use vswitch_core::{Batch, Offload, TxList};
 
 /// Buffers of one worker, reused for ever.
@@ -27,7 +28,11 @@ struct Frame {
     lane: usize,
     head: Range<usize>,
     rest: TxRange,
+    alone: bool,
 }
+
+/// The first bytes of a frame in which its IP header's length is looked for: eleven tags may stand before it.
+const LOOKED_AT: usize = 64;
 
 const NO_BYTES: TxRange = TxRange { frame: 0, from: 0, to: 0 };
 
@@ -97,8 +102,26 @@ impl Scratch {
                 field.copy_from_slice(&value.to_be_bytes());
             }
         }
-        self.frames.push(Frame { lane, head: begin..self.heads.len(), rest });
+        let alone = self.lies(begin + wrap, bytes_of(batch, rest));
+        self.frames.push(Frame { lane, head: begin..self.heads.len(), rest, alone });
         Some(())
+    }
+
+    /// Whether the frame that begins at byte `begin` of the heads and goes on with `rest` says that it is longer than
+    /// it is, or hides its length behind a heap of tags. Whoever receives it first in a train may take what follows
+    /// for a part of it.
+    fn lies(&self, begin: usize, rest: &[u8]) -> bool {
+        let head = self.heads.get(begin..).unwrap_or_default();
+        let len = head.len() + rest.len();
+        if let Some(claimed) = ip::claimed_len(if head.is_empty() { rest } else { head }) {
+            return claimed > len;
+        }
+        let mut front = [0; LOOKED_AT];
+        let bytes = head.iter().chain(rest);
+        let looked_at = front.iter_mut().zip(bytes).map(|(to, from)| *to = *from).count();
+        let front = &front[..looked_at];
+        let hidden = looked_at < len && vlan::tag_stack(front).1 + 8 > looked_at;
+        ip::claimed_len(front).map_or(hidden, |claimed| claimed > len)
     }
 
     /// Cuts the superframe whose headers, `wrap` bytes in front of them, are in `front`.
@@ -111,7 +134,7 @@ impl Scratch {
             heads.extend_from_slice(head);
             let from = |at: usize| rest.from.saturating_add(u32::try_from(at).unwrap_or(u32::MAX));
             let part = TxRange { frame: rest.frame, from: from(part.start), to: from(part.end) };
-            frames.push(Frame { lane, head: begin..heads.len(), rest: part });
+            frames.push(Frame { lane, head: begin..heads.len(), rest: part, alone: false });
         };
         cut_parts(headers, bytes_of(batch, rest), owed, visit).ok().map(drop)
     }
@@ -126,20 +149,22 @@ impl Scratch {
             heads.extend_from_slice(wrap);
             heads.extend_from_slice(head);
             heads.extend_from_slice(payload.get(part).unwrap_or_default());
-            frames.push(Frame { lane, head: begin..heads.len(), rest: NO_BYTES });
+            frames.push(Frame { lane, head: begin..heads.len(), rest: NO_BYTES, alone: false });
         };
         cut_parts(headers, payload, owed, visit).ok().map(drop)
     }
 
-    /// The frames of `lane` that [`Self::settle`] made, in order, each in its pieces.
+    /// The frames of `lane` that [`Self::settle`] made, in order, each in its pieces, and whether it must not be of a
+    /// train.
     pub(super) fn settled<'a>(
         &'a self,
         batch: &'a Batch,
         lane: usize,
-    ) -> impl Iterator<Item = impl Iterator<Item = &'a [u8]>> {
+    ) -> impl Iterator<Item = (impl Iterator<Item = &'a [u8]>, bool)> {
         self.frames.iter().filter(move |frame| frame.lane == lane).map(|frame| {
             let head = self.heads.get(frame.head.clone()).unwrap_or_default();
-            [head, bytes_of(batch, frame.rest)].into_iter().filter(|piece| !piece.is_empty())
+            let pieces = [head, bytes_of(batch, frame.rest)].into_iter().filter(|piece| !piece.is_empty());
+            (pieces, frame.alone)
         })
     }
 }

@@ -287,13 +287,14 @@ impl Tap {
     /// With a virtio-net header: neighbours of one flow leave as one.
     fn send_merged(&self, batch: &Batch, tx: &TxList, port: PortId, scratch: &mut Scratch) -> Sent {
         let mut sent = Sent::default();
-        let merges = self.tso.load(Ordering::Relaxed) && self.uso.load(Ordering::Relaxed);
-        let alone = !merges || tx.records(port).nth(1).is_none();
+        let [_, _, tso, uso] = self.offload();
+        let alone = !tso || tx.records(port).nth(1).is_none();
         for record in tx.records(port) {
-            let mut offered = if alone { Offered::Alone } else { scratch.trains.offer(batch, tx, record) };
+            let mut offered =
+                if alone { Offered::Alone } else { scratch.trains.offer(batch, tx, record, uso) };
             if let Offered::Behind(lane) = offered {
                 self.leave(batch, tx, lane, scratch, &mut sent);
-                offered = scratch.trains.offer(batch, tx, record);
+                offered = scratch.trains.offer(batch, tx, record, uso);
             }
             match offered {
                 Offered::Taken => continue,
@@ -317,7 +318,7 @@ impl Tap {
                 sent.bad_offload += 1;
             }
         }
-        for frame in scratch.settled(batch, 0) {
+        for (frame, _) in scratch.settled(batch, 0) {
             let mut pieces = [IoSlice::new(&[]); 2];
             pieces.iter_mut().zip(frame).for_each(|(place, piece)| *place = IoSlice::new(piece));
             match self.write(&pieces) {

@@ -6,7 +6,7 @@
 
 use super::settle::bytes_of;
 use vswitch_core::frame::TxRecord;
-use vswitch_core::offload::{MAX_HEADERS_LEN, Merged, Sums, Train};
+use vswitch_core::offload::{GsoKind, MAX_HEADERS_LEN, Merged, Sums, Train};
 use vswitch_core::wire::flow;
 use vswitch_core::{Batch, TxList};
 
@@ -59,15 +59,15 @@ impl Default for Trains {
 }
 
 impl Trains {
-    /// Offers a record of the batch.
-    pub(super) fn offer(&mut self, batch: &Batch, tx: &TxList, record: &TxRecord) -> Offered {
+    /// Offers a record of the batch; `uso` says that datagrams of UDP may leave as one.
+    pub(super) fn offer(&mut self, batch: &Batch, tx: &TxList, record: &TxRecord, uso: bool) -> Offered {
         let Some((head, range)) = tx.parts(record) else { return Offered::Last };
         let body = bytes_of(batch, range);
         let (Ok(from), Ok(head_len)) = (isize::try_from(range.from), isize::try_from(head.len())) else {
             return Offered::Last;
         };
-        let mut offer =
-            Offer { record, frame: range.frame as usize, at: from - head_len, front: body, rest: &[] };
+        let (frame, at) = (range.frame as usize, from - head_len);
+        let mut offer = Offer { record, frame, at, front: body, rest: &[], uso };
         if head.is_empty() {
             return self.take(&offer);
         }
@@ -123,6 +123,7 @@ struct Offer<'a> {
     at: isize,
     front: &'a [u8],
     rest: &'a [u8],
+    uso: bool,
 }
 
 impl Lane {
@@ -133,6 +134,10 @@ impl Lane {
         }
         let sums = offer.record.offload.checksum.map_or(Sums::Unknown, Sums::Owed);
         let taken = self.train.offer_parts(offer.frame, offer.at, offer.front, offer.rest, sums);
+        if taken && !offer.uso && self.train.kind() == Some(GsoKind::Udp) {
+            self.train.clear();
+            return false;
+        }
         if taken {
             self.first.get_or_insert(*offer.record);
             self.bytes += offer.record.len();

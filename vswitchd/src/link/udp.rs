@@ -343,13 +343,13 @@ impl UdpPool {
             wanted &= wanted - 1;
             let mut run = Run::new(self.trains());
             let socket = self.senders[place].0.as_fd();
-            for datagram in scratch.settled(batch, place) {
+            for (datagram, alone) in scratch.settled(batch, place) {
                 let mut pieces = [&[][..]; 2];
                 let count = pieces.iter_mut().zip(datagram).map(|(place, piece)| *place = piece).count();
                 let pieces = || pieces.into_iter().take(count);
-                if !run.push(pieces()) {
+                if !run.push(pieces(), alone) {
                     self.flush(&mut run, socket, to, &mut sent);
-                    run.push(pieces());
+                    run.push(pieces(), alone);
                 }
             }
             self.flush(&mut run, socket, to, &mut sent);
@@ -404,7 +404,7 @@ impl UdpPool {
         let before = sent.ok;
         for (n, pieces) in run.datagrams(train).enumerate() {
             let mut alone = Run::new(false);
-            alone.push(pieces.iter().map(|piece| &**piece));
+            alone.push(pieces.iter().map(|piece| &**piece), true);
             self.flush(&mut alone, socket, to, sent);
             if n == 0 && sent.ok > before && refused.raw_os_error() != Some(libc::EMSGSIZE) {
                 self.trains.store(false, Ordering::Relaxed);
@@ -458,5 +458,46 @@ impl Link for Peer {
 
     fn fd(&self) -> Option<BorrowedFd<'_>> {
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SEGMENT: usize = 200;
+
+    /// A VXLAN header, then UDP over IPv4 that says it ends where the message of `len` bytes does.
+    fn message(len: usize) -> Vec<u8> {
+        let word = |len: usize| u16::try_from(len).unwrap().to_be_bytes();
+        let mut message = vec![8, 0, 0, 0, 0, 0, 10, 0];
+        message.extend([2; 12]);
+        message.extend([8, 0, 0x45, 0]);
+        message.extend(word(len - 22));
+        message.extend([0, 1, 0x40, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2, 0, 7, 0, 9]);
+        message.extend(word(len - 42));
+        message.extend([1, 1]);
+        message.resize(len, 0xaa);
+        message
+    }
+
+    #[test]
+    fn a_superframe_in_one_datagram_is_told_from_a_train_by_its_length() {
+        let Some(Uncut::Superframe(owed)) = uncut(&message(1000), SEGMENT) else { panic!() };
+        let gso = Gso { kind: GsoKind::Udp, size: 200, header_len: 50 };
+        assert_eq!(owed, Offload { checksum: None, gso: Some(gso) });
+        // A train: the first datagram ends in its segment. One datagram alone.
+        let train = [message(SEGMENT), message(SEGMENT)].concat();
+        assert!(uncut(&train, SEGMENT).is_none() && uncut(&message(SEGMENT), SEGMENT).is_none());
+        assert!(uncut(&[8; 4], 2).is_none());
+    }
+
+    #[test]
+    fn what_can_be_read_as_both_is_neither() {
+        let mut both = message(5 * SEGMENT);
+        both.chunks_mut(SEGMENT).for_each(|chunk| chunk[..8].copy_from_slice(&[8, 0, 0, 0, 0, 0, 20, 0]));
+        assert!(matches!(uncut(&both, SEGMENT), Some(Uncut::Unclear)));
+        both[3 * SEGMENT] = 0;
+        assert!(matches!(uncut(&both, SEGMENT), Some(Uncut::Superframe(_))));
     }
 }

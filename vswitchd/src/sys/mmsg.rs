@@ -178,8 +178,8 @@ impl<'a> Run<'a> {
         Self { pieces: [IoSlice::new(&[]); PIECES], messages, len: 0, trains }
     }
 
-    /// Adds a datagram; `false`, and nothing added, when there is no room for it.
-    pub fn push(&mut self, pieces: impl Iterator<Item = &'a [u8]>) -> bool {
+    /// Adds a datagram, of no train if it is to be `alone`; `false`, and nothing added, when there is no room for it.
+    pub fn push(&mut self, pieces: impl Iterator<Item = &'a [u8]>, alone: bool) -> bool {
         let begin = self.last().map_or(0, |last| last.end);
         let (mut end, mut bytes) = (begin, 0);
         for piece in pieces {
@@ -190,6 +190,7 @@ impl<'a> Run<'a> {
         }
         if let Some(last) = self.len.checked_sub(1).and_then(|last| self.messages.get_mut(last))
             && self.trains
+            && !alone
             && !last.closed
             && bytes <= last.segment
             && last.datagrams < TRAIN as usize
@@ -202,7 +203,7 @@ impl<'a> Run<'a> {
             return true;
         }
         let Some(next) = self.messages.get_mut(self.len) else { return false };
-        *next = Outgoing { end, bytes, segment: bytes, datagrams: 1, closed: bytes == 0 };
+        *next = Outgoing { end, bytes, segment: bytes, datagrams: 1, closed: alone || bytes == 0 };
         self.len += 1;
         true
     }
