@@ -126,11 +126,13 @@ pub struct Datapath {
     pub workers: Option<u16>,
     /// Checksum and segmentation offload on TAPs, GSO and GRO on the underlay, where the kernel has them.
     pub offload: bool,
+    /// Microseconds for which a worker whose frames come quickly looks for the next before it sleeps, 0..=1000.
+    pub busy_poll: u16,
 }
 
 impl Default for Datapath {
     fn default() -> Self {
-        Self { workers: None, offload: true }
+        Self { workers: None, offload: true, busy_poll: 50 }
     }
 }
 
@@ -280,6 +282,10 @@ impl Config {
         if let Some(section) = file.table("datapath") {
             self.datapath.workers = section.get("workers").and_then(|field| field.number(1..=64));
             put(&mut self.datapath.offload, section.get("offload").and_then(|field| field.boolean()));
+            put(
+                &mut self.datapath.busy_poll,
+                section.get("busy_poll").and_then(|field| field.number(0..=1000)),
+            );
             section.refuse_unknown();
         }
         if let Some(section) = file.table("mac_table") {

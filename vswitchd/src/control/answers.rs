@@ -41,7 +41,7 @@ pub(super) fn answer(control: &mut Control, call: &Call) -> Result<Value, RpcErr
 }
 
 /// Which way frames of a port cross, in the kernel's words; `None` while it is down.
-fn tap_path(port: &RunningPort) -> Option<String> {
+pub(super) fn tap_path(port: &RunningPort) -> Option<String> {
     match &port.link.as_ref()?.link {
         AnyLink::Tap(tap) => {
             let [header, csum, tso, uso] = tap.offload();

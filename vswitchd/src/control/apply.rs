@@ -67,7 +67,8 @@ impl Control {
         self.retune_macs(&old);
         let switch_changed = old.switch != self.file.switch
             || !old.vnis().eq(self.file.vnis())
-            || old.mac_table != self.file.mac_table;
+            || old.mac_table != self.file.mac_table
+            || old.datapath.busy_poll != self.file.datapath.busy_poll;
         self.reconcile(switch_changed, &renamed)
     }
 

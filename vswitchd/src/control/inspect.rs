@@ -2,12 +2,13 @@
 //!
 //! Not here: the tables themselves and changes at run time (see [`super::answers`]).
 
-use super::answers::settings_of;
+use super::answers::{settings_of, tap_path};
 use super::apply::is_waiting;
 use super::daemon::{Control, bad_config};
 use super::plan::{Desired, plan};
 use super::ports::tun_available;
 use super::rpc::{Change, DiffLine, Failed, Finding, Health, RpcError, Trace, TraceAnswer, TraceOutput};
+use super::running::RunningPort;
 use super::state::fingerprint;
 use crate::config::Config;
 use crate::datapath::clock;
@@ -158,6 +159,21 @@ impl Control {
                 Some(reason) => find(&format!("port {name}"), Health::Bad, reason.clone(), None),
                 None => {}
             }
+        }
+        let wanted = |port: &&RunningPort| port.config.offload == Some(true);
+        let slow = self.running.ports.iter().filter(|(_, port)| wanted(port));
+        for (name, path) in slow.filter_map(|(name, port)| Some((name, tap_path(port)?))) {
+            if !path.contains("tso") {
+                let what =
+                    format!("the kernel refuses offload on this tap: frames cross one by one ({path})");
+                find(&format!("port {name}"), Health::Warning, what, None);
+            }
+        }
+        let path = self.running.underlay.path();
+        if self.file.datapath.offload && path != "none" && !path.contains("udp_segment udp_gro") {
+            let what = format!("the kernel refuses trains on the underlay: datagrams go one by one ({path})");
+            let remedy = "use Linux 5.0 or later, and leave checksum offload of the underlay's interface on";
+            find("underlay", Health::Warning, what, Some(remedy));
         }
         for reason in &self.running.underlay.waiting {
             find("underlay", Health::Warning, reason.clone(), Some("give the node that address"));

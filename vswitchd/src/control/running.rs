@@ -11,6 +11,7 @@ use crate::link::AnyLink;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use vswitch_core::port::{Carries, Group, Port, Tunnel};
 use vswitch_core::switch::{Bridge, Topology, TopologyError};
 use vswitch_core::{Attachment, MacTable, PortId};
@@ -184,6 +185,7 @@ impl Running {
             macs: Some(Arc::clone(&self.macs)),
             links,
             receivers: self.underlay.receivers(),
+            busy_poll: Duration::from_micros(config.datapath.busy_poll.into()),
             fresh: std::mem::take(&mut self.fresh),
         });
         workers.apply(&self.setup)?;

@@ -3,7 +3,7 @@
 //! To wake a thread costs whoever hands it a frame more than the frame does, and takes longer than switching it. So a
 //! worker whose last wait was short looks again before it sleeps; one whose frames come seldom sleeps at once, and an
 //! idle daemon does nothing. But where bytes come in bulk the processors have better things to do, and a frame that
-//! waits finds company: nobody looks again then.
+//! waits finds company: nobody looks again then. And who looked in vain will not for a while: twice as long each time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,8 +12,8 @@ use vswitch_core::Instant;
 
 /// A wait that was worth not sleeping for.
 const SHORT: Duration = Duration::from_micros(200);
-/// How long a worker looks again before it sleeps.
-const LOOK_AGAIN: Duration = Duration::from_micros(50);
+/// After looking in vain this many times in a row, a worker sleeps 2 to this power times before it looks again.
+const PATIENCE: u32 = 6;
 /// Bytes that are bulk when they come at once: more than any frame of a wire.
 const BULK: usize = 10_000;
 /// How long bulk is remembered.
@@ -42,28 +42,50 @@ impl Bulk {
 pub(super) struct Idle {
     since: Instant,
     last_was_short: bool,
+    /// For how long at most it has looked again since then, if it has.
+    looked: Option<Duration>,
+    /// How many times in a row it looked in vain, and how many waits are to pass before it looks again.
+    in_vain: u32,
+    sleeps: u32,
 }
 
 impl Idle {
     /// Nothing is to be done from `now` on.
     pub(super) const fn begins(&mut self, now: Instant) {
         self.since = now;
+        self.looked = None;
     }
 
     /// Something is to be done.
     pub(super) fn ends(&mut self, now: Instant) {
-        self.last_was_short = now.since(self.since) < SHORT;
+        let waited = now.since(self.since);
+        self.last_was_short = waited < SHORT;
+        match self.looked {
+            None => self.sleeps = self.sleeps.saturating_sub(1),
+            Some(limit) if waited < limit => self.in_vain = 0,
+            Some(_) => {
+                self.in_vain = PATIENCE.min(self.in_vain + 1);
+                self.sleeps = 1 << self.in_vain;
+            }
+        }
     }
 
-    /// Whether to look again at `now` instead of sleeping.
-    pub(super) fn looks_again(&self, now: Instant, bulk: &Bulk) -> bool {
-        self.last_was_short && now.since(self.since) < LOOK_AGAIN && !bulk.lasts(now)
+    /// Whether to look again at `now` instead of sleeping; not for longer than `limit`.
+    pub(super) fn looks_again(&mut self, now: Instant, limit: Duration, bulk: &Bulk) -> bool {
+        let may = self.last_was_short && self.sleeps == 0 && !bulk.lasts(now);
+        let looks = may && now.since(self.since) < limit;
+        if looks {
+            self.looked = Some(limit);
+        }
+        looks
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const LIMIT: Duration = Duration::from_micros(50);
 
     fn at(micros: u64) -> Instant {
         Instant::from_secs(1).after(Duration::from_micros(micros))
@@ -75,11 +97,35 @@ mod tests {
         idle.begins(at(0));
         idle.ends(at(5000));
         idle.begins(at(5010));
-        assert!(!idle.looks_again(at(5010), &bulk), "frames come seldom");
+        assert!(!idle.looks_again(at(5010), LIMIT, &bulk), "frames come seldom");
         idle.ends(at(5110));
         idle.begins(at(5120));
-        assert!(idle.looks_again(at(5121), &bulk) && idle.looks_again(at(5169), &bulk));
-        assert!(!idle.looks_again(at(5170), &bulk), "nothing came");
+        assert!(idle.looks_again(at(5121), LIMIT, &bulk) && idle.looks_again(at(5169), LIMIT, &bulk));
+        assert!(!idle.looks_again(at(5170), LIMIT, &bulk), "nothing came");
+        assert!(!idle.looks_again(at(5121), Duration::ZERO, &bulk), "never");
+    }
+
+    #[test]
+    fn who_looked_in_vain_sleeps_more_and_more_often() {
+        let (mut idle, bulk) = (Idle::default(), Bulk::default());
+        idle.ends(Instant::ZERO);
+        // A frame each 100 us: too seldom for a look, not for a short wait.
+        let looked = (0..1000).filter(|n| {
+            idle.begins(at(100 * n));
+            let looks = idle.looks_again(at(100 * n), LIMIT, &bulk);
+            idle.ends(at(100 * n + 100));
+            looks
+        });
+        // Five looks with 2, 4, … 32 sleeps behind them, then one in 65.
+        assert_eq!(looked.count(), 5 + (1000_usize - 5 - 62).div_ceil(65));
+        // And when they come quickly, soon again at every wait.
+        let mut last = false;
+        for n in 0..100 {
+            idle.begins(at(200_000 + 20 * n));
+            last = idle.looks_again(at(200_000 + 20 * n), LIMIT, &bulk);
+            idle.ends(at(200_000 + 20 * n + 20));
+        }
+        assert!(last);
     }
 
     #[test]
@@ -89,10 +135,10 @@ mod tests {
         idle.ends(at(10));
         idle.begins(at(20));
         bulk.clone().came(at(20), 1514);
-        assert!(idle.looks_again(at(21), &bulk));
+        assert!(idle.looks_again(at(21), LIMIT, &bulk));
         bulk.clone().came(at(20), 65_000);
-        assert!(!idle.looks_again(at(21), &bulk));
+        assert!(!idle.looks_again(at(21), LIMIT, &bulk));
         idle.begins(at(2030));
-        assert!(idle.looks_again(at(2031), &bulk));
+        assert!(idle.looks_again(at(2031), LIMIT, &bulk));
     }
 }

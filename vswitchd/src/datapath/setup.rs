@@ -2,6 +2,7 @@
 
 use crate::link::{AnyLink, UdpReceiver};
 use std::sync::Arc;
+use std::time::Duration;
 use vswitch_core::switch::Topology;
 use vswitch_core::{MacTable, PortId};
 
@@ -27,6 +28,8 @@ pub struct Setup {
     pub links: Vec<Option<Arc<PortLink>>>,
     /// The underlay's receiving sockets, by worker.
     pub receivers: Vec<Vec<Arc<UdpReceiver>>>,
+    /// How long a worker looks for the next frame before it sleeps, where frames come quickly.
+    pub busy_poll: Duration,
     /// Port numbers that were given out anew: their counts begin at zero.
     pub fresh: Vec<PortId>,
 }

@@ -130,7 +130,8 @@ impl Thread {
         let mut idle = Idle::default();
         let mut now = clock::now();
         loop {
-            let looks_again = self.ready.is_empty() && idle.looks_again(now, &self.outlets.bulk);
+            let looks_again =
+                self.ready.is_empty() && idle.looks_again(now, self.setup.busy_poll, &self.outlets.bulk);
             let waits = self.ready.is_empty() && !looks_again;
             let wait = if waits { next_tick.since(now) } else { Duration::ZERO };
             match self.poll.poll(&mut events, Some(wait)) {
