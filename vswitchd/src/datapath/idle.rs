@@ -131,12 +131,13 @@ mod tests {
     #[test]
     fn nobody_looks_again_while_any_worker_sees_bulk() {
         let (mut idle, bulk) = (Idle::default(), Bulk::default());
+        let another = bulk.clone();
         idle.begins(at(0));
         idle.ends(at(10));
         idle.begins(at(20));
-        bulk.clone().came(at(20), 1514);
+        another.came(at(20), 1514);
         assert!(idle.looks_again(at(21), LIMIT, &bulk));
-        bulk.clone().came(at(20), 65_000);
+        another.came(at(20), 65_000);
         assert!(!idle.looks_again(at(21), LIMIT, &bulk));
         idle.begins(at(2030));
         assert!(idle.looks_again(at(2031), LIMIT, &bulk));

@@ -38,8 +38,9 @@ const TRAINS: usize = 8;
 /// System calls of one `receive` when they were not: the more frames come at once, the more leave as one.
 const CALLS: usize = 2;
 
-/// What each sending socket may have on its way, in bytes.
-const SEND_QUEUE: u32 = 4 << 20;
+/// What each sending socket may have on its way, in bytes: more than the queue of an interface holds. All peers share
+/// the sockets, and one whose interface is slow must not stop the others.
+const SEND_QUEUE: u32 = 64 << 20;
 
 /// A socket on the tunnel port, one worker's.
 #[derive(Debug)]

@@ -192,6 +192,7 @@ impl<'a> Run<'a> {
             && self.trains
             && !alone
             && !last.closed
+            && bytes > 0
             && bytes <= last.segment
             && last.datagrams < TRAIN as usize
             && last.bytes + bytes <= TRAIN_BYTES as usize
