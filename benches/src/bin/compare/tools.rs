@@ -1,4 +1,4 @@
-//! What the comparison runs besides the peers: its own two C programs, compiled on the spot, and Debian's. Installs
+//! What the comparison runs besides the peers: its own C programs, compiled on the spot, and Debian's. Installs
 //! nothing; says what is missing.
 
 use crate::place::{FILES, check};
@@ -37,21 +37,23 @@ impl Tools {
         if !vswitchd.exists() {
             bail!("{} is missing: start this by benches/compare, which builds it", vswitchd.display());
         }
-        let compiled = |name: &str, source: &str| -> anyhow::Result<PathBuf> {
-            let program = Path::new(FILES).join(name);
-            let file = program.with_extension("c");
-            std::fs::write(&file, source)?;
-            let mut cc = Command::new("cc");
-            cc.args(["-O3", "-march=native", "-pthread", "-o"]).arg(&program).arg(&file);
-            check(&mut cc)?;
-            Ok(program)
-        };
         Ok(Self {
             vswitchd,
-            copier: compiled("copier", include_str!("copier.c"))?,
-            load: compiled("load", include_str!("load.c"))?,
+            copier: compile("copier", include_str!("copier.c"))?,
+            load: compile("load", include_str!("load.c"))?,
         })
     }
+}
+
+/// Compiles a C program of the comparison, for this machine.
+pub(crate) fn compile(name: &str, source: &str) -> anyhow::Result<PathBuf> {
+    let program = Path::new(FILES).join(name);
+    let file = program.with_extension("c");
+    std::fs::write(&file, source)?;
+    let mut cc = Command::new("cc");
+    cc.args(["-O3", "-march=native", "-pthread", "-o"]).arg(&program).arg(&file);
+    check(&mut cc)?;
+    Ok(program)
 }
 
 /// The packages of those commands that `is_there` does not find.
