@@ -52,8 +52,7 @@ impl Peer {
         Self::CopierUring64,
     ];
 
-    /// Those of ways that were tried and not taken (ADR 9 has the ones of io_uring): whoever wants to try again names
-    /// them.
+    /// Ways that were tried and not taken (ADR 8: two queues; ADR 9: io_uring): whoever wants to try again names them.
     pub(crate) const TRIED: [Self; 4] =
         [Self::CopierQueues, Self::CopierUring, Self::CopierUring4, Self::CopierUring64];
 
