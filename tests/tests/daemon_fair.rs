@@ -338,3 +338,17 @@ fn an_underlay_that_is_down_costs_what_should_leave_by_it_alone_and_is_used_agai
         );
     });
 }
+
+#[test]
+fn many_dead_peers_leave_room_for_the_one_that_lives() {
+    in_nodes("many_dead_peers_leave_room_for_the_one_that_lives", |lab| {
+        let dead: String = (10..90).map(|n| format!("[[peer]]\naddress = \"192.0.2.{n}\"\n")).collect();
+        let text = format!("[datapath]\nworkers = 1\n{dead}");
+        let far = place("far", 2, &["10.10.0.9/24"]);
+        let scene = scene(lab, &[&text, ""], "send_sockets = 1", &[A, LOUD, far]);
+        let (node, loud) = (&scene.nodes[0], scene.pod("loud"));
+        let remote = Talk::new(scene.pod("a"), scene.pod("far"), "10.10.0.9");
+        while_flooding(loud, (ip("10.10.0.255"), 9), 5000, 1200, || remote.round_trips(20));
+        assert_eq!(drops_at(node, "192.0.2.2"), []);
+    });
+}

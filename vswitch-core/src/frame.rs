@@ -67,7 +67,7 @@ impl Batch {
         self.spares().next()
     }
 
-    /// All free slots in order: frame *n* of those pushed next must lie in the *n*th.
+    /// All free slots in order: of what is pushed next, the *n*th must lie in the *n*th.
     pub fn spares(&mut self) -> impl ExactSizeIterator<Item = &mut [u8]> {
         self.slab[self.used * SLOT_LEN..].chunks_exact_mut(SLOT_LEN)
     }

@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 /// What passed one port, and what died there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PortCounters {
-    /// Frames that came in, dropped ones included.
+    /// Frames that came in, dropped ones included; not those that a link lost, which are counted as drops alone.
     pub rx_frames: u64,
     /// Their bytes, Ethernet header included; of a tunnel those of the inner frames.
     pub rx_bytes: u64,

@@ -291,8 +291,9 @@ impl Control {
         let underlay = &self.running.underlay;
         let families = if underlay.mtu().is_some() { underlay.families() } else { self.file.families() };
         let mtu = config.mtu_for(&self.file, underlay.mtu().unwrap_or(1500), families);
-        let tunnelled = config.offload == Some(true) && self.file.underlay.is_some();
-        Settings { mac: config.mac_for(&self.node), mtu, gso_max: tunnelled.then(|| train_for(mtu)) }
+        let superframe = if self.file.underlay.is_some() { train_for(mtu) } else { GSO_MAX };
+        let gso_max = (config.offload == Some(true)).then_some(superframe);
+        Settings { mac: config.mac_for(&self.node), mtu, gso_max }
     }
 
     /// Every static entry whose port runs is in the table.
@@ -328,6 +329,9 @@ impl Control {
     }
 }
 
+/// The largest superframe where nobody wants smaller ones (Linux's GSO_LEGACY_MAX_SIZE).
+const GSO_MAX: u32 = 65_536;
+
 /// The largest superframe, headers included, of which an interface of `mtu` should make one train for a tunnel: cut
 /// into full frames and wrapped, it is one message of UDP.
 fn train_for(mtu: u16) -> u32 {
@@ -336,7 +340,7 @@ fn train_for(mtu: u16) -> u32 {
     // TCP with timestamps over IPv4 leaves the most payload of those that matter.
     let payload = mtu.saturating_sub(52);
     // Linux leaves room for the headers before it counts segments (MAX_TCP_HEADER and one).
-    (TRAIN_BYTES / wrapped).min(TRAIN) * payload + 512
+    (TRAIN_BYTES / wrapped).clamp(1, TRAIN) * payload + 512
 }
 
 /// The ports of `file` on `node` that were not deleted at run time.

@@ -163,15 +163,14 @@ impl Control {
         let wanted = |port: &&RunningPort| port.config.offload == Some(true);
         let slow = self.running.ports.iter().filter(|(_, port)| wanted(port));
         for (name, path) in slow.filter_map(|(name, port)| Some((name, tap_path(port)?))) {
-            if !path.contains("tso") {
-                let what =
-                    format!("the kernel refuses offload on this tap: frames cross one by one ({path})");
+            if !path.contains("tso uso") {
+                let what = format!("the kernel does not do every offload on this tap, only: {path}");
                 find(&format!("port {name}"), Health::Warning, what, None);
             }
         }
         let path = self.running.underlay.path();
         if self.file.datapath.offload && path != "none" && !path.contains("udp_segment udp_gro") {
-            let what = format!("the kernel refuses trains on the underlay: datagrams go one by one ({path})");
+            let what = format!("the kernel does not do trains both ways on the underlay, only: {path}");
             let remedy = "use Linux 5.0 or later, and leave checksum offload of the underlay's interface on";
             find("underlay", Health::Warning, what, Some(remedy));
         }

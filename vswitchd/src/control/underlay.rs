@@ -22,7 +22,10 @@ struct Family {
 impl Family {
     fn set_trains(&self, wanted: bool) {
         self.pool.set_trains(wanted);
-        self.receivers.iter().for_each(|receiver| receiver.set_trains(wanted));
+        // Those that receive go on as they are: what waits in their queues is still to be told apart.
+        if wanted {
+            self.receivers.iter().for_each(|receiver| receiver.take_trains());
+        }
     }
 }
 
@@ -184,7 +187,9 @@ fn open(
     offload: bool,
 ) -> Result<Sockets, LinkError> {
     let receivers = UdpReceiver::open_all(SocketAddr::new(address, wish.port), workers, RECEIVE_QUEUE)?;
-    receivers.iter().for_each(|receiver| receiver.set_trains(offload));
+    if offload {
+        receivers.iter().for_each(UdpReceiver::take_trains);
+    }
     Ok((pool(address, wish.send_sockets, offload)?, receivers.into_iter().map(Arc::new).collect()))
 }
 

@@ -15,7 +15,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use tun_tap::{Iface, Mode};
 use vswitch_core::frame::{SLOT_LEN, TxRecord};
-use vswitch_core::offload::{GsoKind, MAX_PIECES, Merged, cut};
+use vswitch_core::offload::{GsoKind, MAX_PIECES, Merged, count, cut};
 use vswitch_core::wire::ip::Tcp;
 use vswitch_core::{Arrival, Batch, Offload, PortId, TxList};
 
@@ -288,13 +288,13 @@ impl Tap {
     fn send_merged(&self, batch: &Batch, tx: &TxList, port: PortId, scratch: &mut Scratch) -> Sent {
         let mut sent = Sent::default();
         let [_, _, tso, uso] = self.offload();
-        let alone = !tso || tx.records(port).nth(1).is_none();
+        let alone = !(tso || uso) || tx.records(port).nth(1).is_none();
         for record in tx.records(port) {
             let mut offered =
-                if alone { Offered::Alone } else { scratch.trains.offer(batch, tx, record, uso) };
+                if alone { Offered::Alone } else { scratch.trains.offer(batch, tx, record, [tso, uso]) };
             if let Offered::Behind(lane) = offered {
                 self.leave(batch, tx, lane, scratch, &mut sent);
-                offered = scratch.trains.offer(batch, tx, record, uso);
+                offered = scratch.trains.offer(batch, tx, record, [tso, uso]);
             }
             match offered {
                 Offered::Taken => continue,
@@ -349,8 +349,11 @@ impl Link for Tap {
     fn receive(&self, port: PortId, batch: &mut Batch) -> Received {
         let mut received = Received::default();
         let begin = if self.header { vnet::LEN } else { 0 };
+        // What was read may have to be cut: that is bounded as well.
+        let mut pieces = 0;
         for _ in 0..BUDGET {
-            let Some(slot) = batch.spare().filter(|_| received.bytes < BUDGET_BYTES) else { break };
+            let enough = received.bytes >= BUDGET_BYTES || pieces >= vnet::MOST;
+            let Some(slot) = batch.spare().filter(|_| !enough) else { break };
             match (&self.file).read(slot) {
                 // A TAP hides how much it cut off; a full slot is the sign. No MTU allows such a frame today.
                 Ok(len) if len >= SLOT_LEN => received.truncated += 1,
@@ -365,12 +368,15 @@ impl Link for Tap {
                         received.bad_offload += 1;
                         continue;
                     };
+                    pieces += owed.gso.map_or(1, |gso| count(len - begin, &gso));
                     batch.push_part(0, begin..len, Arrival::Port(port), owed);
                     batch.take(1);
                     received.frames += 1;
                     received.bytes += len;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // A frame that the kernel has no words for; it is gone, and others may be behind it.
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => received.bad_offload += 1,
                 Err(error) => {
                     received.failed(&error);
                     break;

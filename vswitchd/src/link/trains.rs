@@ -59,15 +59,21 @@ impl Default for Trains {
 }
 
 impl Trains {
-    /// Offers a record of the batch; `uso` says that datagrams of UDP may leave as one.
-    pub(super) fn offer(&mut self, batch: &Batch, tx: &TxList, record: &TxRecord, uso: bool) -> Offered {
+    /// Offers a record of the batch; `tso` and `uso` say whether frames of TCP, and of UDP, may leave as one.
+    pub(super) fn offer(
+        &mut self,
+        batch: &Batch,
+        tx: &TxList,
+        record: &TxRecord,
+        [tso, uso]: [bool; 2],
+    ) -> Offered {
         let Some((head, range)) = tx.parts(record) else { return Offered::Last };
         let body = bytes_of(batch, range);
         let (Ok(from), Ok(head_len)) = (isize::try_from(range.from), isize::try_from(head.len())) else {
             return Offered::Last;
         };
         let (frame, at) = (range.frame as usize, from - head_len);
-        let mut offer = Offer { record, frame, at, front: body, rest: &[], uso };
+        let mut offer = Offer { record, frame, at, front: body, rest: &[], tso, uso };
         if head.is_empty() {
             return self.take(&offer);
         }
@@ -123,8 +129,12 @@ struct Offer<'a> {
     at: isize,
     front: &'a [u8],
     rest: &'a [u8],
+    tso: bool,
     uso: bool,
 }
+
+/// Datagrams that every kernel with USO takes as one superframe (UDP_MAX_SEGMENTS).
+const MOST_DATAGRAMS: usize = 64;
 
 impl Lane {
     fn take(&mut self, offer: &Offer<'_>) -> bool {
@@ -132,9 +142,13 @@ impl Lane {
             self.train.clear();
             self.bytes = 0;
         }
+        if self.train.kind() == Some(GsoKind::Udp) && self.train.len() == MOST_DATAGRAMS {
+            return false;
+        }
         let sums = offer.record.offload.checksum.map_or(Sums::Unknown, Sums::Owed);
         let taken = self.train.offer_parts(offer.frame, offer.at, offer.front, offer.rest, sums);
-        if taken && !offer.uso && self.train.kind() == Some(GsoKind::Udp) {
+        let may = if self.train.kind() == Some(GsoKind::Udp) { offer.uso } else { offer.tso };
+        if taken && !may {
             self.train.clear();
             return false;
         }

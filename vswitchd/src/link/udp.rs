@@ -107,10 +107,10 @@ impl UdpReceiver {
         self.socket.as_fd()
     }
 
-    /// Wants trains of the kernel, or wants none; it has them only where it can.
-    pub fn set_trains(&self, wanted: bool) {
-        let has = socket::take_trains(&self.socket, wanted).is_ok();
-        self.trains.store(wanted && has, Ordering::Relaxed);
+    /// Wants trains of the kernel from now on, where it has them. For good: of a train that waits when they are not
+    /// wanted any more, the kernel would not tell where its datagrams end.
+    pub fn take_trains(&self) {
+        self.trains.fetch_or(socket::take_trains(&self.socket).is_ok(), Ordering::Relaxed);
     }
 
     /// Whether the kernel hands over trains; not at first.
@@ -180,7 +180,8 @@ impl UdpReceiver {
                 return;
             }
             Some(Uncut::Unclear) => {
-                received.bad_offload += 1;
+                let datagrams = message.segment.map_or(1, |segment| message.len.div_ceil(segment));
+                received.bad_offload += u64::try_from(datagrams).unwrap_or(0);
                 return;
             }
         }
@@ -232,9 +233,9 @@ enum Uncut {
 fn uncut(message: &[u8], segment: usize) -> Option<Uncut> {
     let inner = message.get(usize::from(WRAP)..).filter(|_| message.len() > segment)?;
     let header_len = header_len(inner, GsoKind::Udp)?;
-    // Flags and reserved bits as RFC 7348 §5 has them sent.
-    let begins_datagram = |bytes: &[u8]| matches!(bytes, [8, 0, 0, 0, _, _, _, 0, ..]);
-    if message.chunks(segment).all(begins_datagram) {
+    // As RFC 7348 §5 and Linux's group policies have it sent; a peer that sends anything else is not guessed at.
+    let begins_datagram = |bytes: &[u8]| matches!(bytes, [0x08 | 0x88, _, _, _, _, _, _, 0, ..]);
+    if !begins_datagram(message) || message.chunks(segment).all(begins_datagram) {
         return Some(Uncut::Unclear);
     }
     let gso = Gso { kind: GsoKind::Udp, size: u16::try_from(segment).ok()?, header_len };
@@ -403,11 +404,13 @@ impl UdpPool {
         sent: &mut Sent,
     ) {
         let before = sent.ok;
+        // Anything else may pass: a firewall's limit, a route that flaps.
+        let cannot = matches!(refused.raw_os_error(), Some(libc::EINVAL | libc::EIO | libc::EOPNOTSUPP));
         for (n, pieces) in run.datagrams(train).enumerate() {
             let mut alone = Run::new(false);
             alone.push(pieces.iter().map(|piece| &**piece), true);
             self.flush(&mut alone, socket, to, sent);
-            if n == 0 && sent.ok > before && refused.raw_os_error() != Some(libc::EMSGSIZE) {
+            if n == 0 && sent.ok > before && cannot {
                 self.trains.store(false, Ordering::Relaxed);
             }
         }
@@ -498,6 +501,12 @@ mod tests {
         let mut both = message(5 * SEGMENT);
         both.chunks_mut(SEGMENT).for_each(|chunk| chunk[..8].copy_from_slice(&[8, 0, 0, 0, 0, 0, 20, 0]));
         assert!(matches!(uncut(&both, SEGMENT), Some(Uncut::Unclear)));
+        // A group policy (draft-smith-vxlan-group-policy) makes it no clearer; nor do bits that nobody knows.
+        both[2 * SEGMENT..2 * SEGMENT + 4].copy_from_slice(&[0x88, 0, 1, 2]);
+        assert!(matches!(uncut(&both, SEGMENT), Some(Uncut::Unclear)));
+        both[0] = 0x0c;
+        assert!(matches!(uncut(&both, SEGMENT), Some(Uncut::Unclear)));
+        both[0] = 0x88;
         both[3 * SEGMENT] = 0;
         assert!(matches!(uncut(&both, SEGMENT), Some(Uncut::Superframe(_))));
     }

@@ -10,9 +10,9 @@ pub(super) const LEN: usize = 10;
 /// A frame that owes nothing.
 pub(super) const NOTHING: [u8; LEN] = [0; LEN];
 
-/// Wire frames that one superframe may stand for. Linux sends no TCP segment with less than 48 bytes of data
-/// (tcp_min_snd_mss), so no honest superframe has more; whoever writes its own headers could ask for 65,000.
-const MOST: usize = 2048;
+/// Wire frames that one superframe may stand for: with 32 bytes of data each, 64 KiB. Linux makes none of more unless
+/// somebody sets an MSS near the least (48, options included); whoever writes its own headers could ask for 65,000.
+pub(super) const MOST: usize = 2048;
 
 const NEEDS_CSUM: u8 = 1;
 const GSO_TCPV4: u8 = 1;

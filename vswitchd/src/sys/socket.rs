@@ -92,9 +92,9 @@ pub fn can_segment(socket: &OwnedFd) -> bool {
     set(socket, libc::SOL_UDP, libc::UDP_SEGMENT, 0).is_ok()
 }
 
-/// Lets the kernel hand over many datagrams of one flow as one message, or not (UDP_GRO, Linux 5.0).
-pub fn take_trains(socket: &OwnedFd, wanted: bool) -> io::Result<()> {
-    set(socket, libc::SOL_UDP, libc::UDP_GRO, wanted.into())
+/// Lets the kernel hand over many datagrams of one flow as one message (UDP_GRO, Linux 5.0).
+pub fn take_trains(socket: &OwnedFd) -> io::Result<()> {
+    set(socket, libc::SOL_UDP, libc::UDP_GRO, 1)
 }
 
 /// How many datagrams `socket` has lost since it was made, to a full queue or a bad checksum, modulo 2³²
