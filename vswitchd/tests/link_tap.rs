@@ -118,7 +118,7 @@ fn a_receive_takes_one_budget_and_says_whether_more_waits() {
         }
         let mut batch = Batch::new(80);
         let received = tap.receive(port(), &mut batch);
-        assert_eq!(received, Received { frames: 64, bytes: 64 * 46, ..Received::default() });
+        assert_eq!(received, Received { frames: 64, bytes: 47 + 63 * 46, ..Received::default() });
         let received = tap.receive(port(), &mut batch);
         assert_eq!((received.frames, received.drained, batch.len()), (16, false, 80));
         assert_eq!(tap.receive(port(), &mut batch), Received::default());

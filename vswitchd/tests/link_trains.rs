@@ -24,13 +24,19 @@ fn ip(text: &str) -> IpAddr {
 
 /// A pool and a receiver that want trains, from `local` to `remote`, which is in `space` or here.
 fn ends(local: IpAddr, remote: IpAddr, space: Option<&OwnedFd>) -> (Peer, UdpReceiver) {
+    let (peer, receiver) = ends_without_trains(local, remote, space);
+    receiver.take_trains();
+    peer.pool().set_trains(true);
+    assert!(peer.pool().trains() && receiver.trains(), "the kernel is too old: Linux 5.0");
+    (peer, receiver)
+}
+
+/// The same as they are at first.
+fn ends_without_trains(local: IpAddr, remote: IpAddr, space: Option<&OwnedFd>) -> (Peer, UdpReceiver) {
     let remote = SocketAddr::new(remote, 4789);
     let open = || UdpReceiver::open_all(remote, 1, QUEUE).unwrap().remove(0);
     let receiver = space.map_or_else(open, |space| netns::within(space.as_fd(), open).unwrap());
-    receiver.take_trains();
     let pool = UdpPool::open(local, POOL_SIZE, 0).unwrap();
-    pool.set_trains(true);
-    assert!(pool.trains() && receiver.trains(), "the kernel is too old: Linux 5.0");
     (Peer::new(Arc::new(pool), remote), receiver)
 }
 
@@ -119,7 +125,7 @@ fn what_leaves_in_few_messages_arrives_as_the_same_datagrams_in_order() {
 fn a_side_that_wants_no_trains_gets_along_with_one_that_does() {
     isolated(|| {
         for local in LOOPBACKS.map(ip) {
-            let (peer, receiver) = ends(local, local, None);
+            let (peer, receiver) = ends_without_trains(local, local, None);
             // Who takes them does so for good: one that waits could not be told apart any more.
             for (sends, takes) in [(true, false), (false, false), (false, true), (true, true)] {
                 peer.pool().set_trains(sends);

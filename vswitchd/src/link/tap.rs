@@ -145,17 +145,7 @@ impl Tap {
         [self.header, self.csum, self.tso.load(Ordering::Relaxed), self.uso.load(Ordering::Relaxed)]
     }
 
-    /// Writes one frame that lies in one piece behind its virtio-net header.
-    fn write_one(&self, frame: &[u8]) -> io::Result<usize> {
-        loop {
-            match (&self.file).write(frame) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                written => return written.map(|bytes| bytes - vnet::LEN),
-            }
-        }
-    }
-
-    /// Writes one frame; its pieces begin with the virtio-net header where there is one.
+    /// Writes one frame; its first piece begins with the virtio-net header where there is one.
     fn write(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         loop {
             match (&self.file).write_vectored(pieces) {
@@ -190,39 +180,29 @@ impl Tap {
         let cwr = owed.gso.is_some() && has_cwr(tx.pieces(record, batch), owed);
         let header = vnet::header(owed, cwr);
         // One that came from a TAP, and leaves as it came, has its header still in front.
-        if let Some((&[], range)) = tx.parts(record)
-            && let Some(whole) = batch.with_front(range, vnet::LEN)
-            && whole.starts_with(&header)
-        {
-            return self.wrote(self.write_one(whole), batch, tx, record, scratch, sent);
-        }
+        let whole = match tx.parts(record) {
+            Some((&[], range)) => {
+                batch.with_front(range, vnet::LEN).filter(|whole| whole.starts_with(&header))
+            }
+            _ => None,
+        };
         let mut gathered = [IoSlice::new(&[]); PIECES];
-        gathered[0] = IoSlice::new(&header);
         let mut pieces = tx.pieces(record, batch);
         let mut len = 1;
-        for (place, piece) in gathered[1..].iter_mut().zip(&mut pieces) {
-            *place = IoSlice::new(piece);
-            len += 1;
+        if let Some(whole) = whole {
+            gathered[0] = IoSlice::new(whole);
+        } else {
+            gathered[0] = IoSlice::new(&header);
+            for (place, piece) in gathered[1..].iter_mut().zip(&mut pieces) {
+                *place = IoSlice::new(piece);
+                len += 1;
+            }
         }
-        let written = if pieces.next().is_none() {
+        let written = if whole.is_some() || pieces.next().is_none() {
             self.write(&gathered[..len])
         } else {
             self.write(&[IoSlice::new(&header), IoSlice::new(scratch.copy(batch, tx, record))])
         };
-        self.wrote(written, batch, tx, record, scratch, sent);
-    }
-
-    /// What became of a record that was written as it is.
-    fn wrote(
-        &self,
-        written: io::Result<usize>,
-        batch: &Batch,
-        tx: &TxList,
-        record: &TxRecord,
-        scratch: &mut Scratch,
-        sent: &mut Sent,
-    ) {
-        let owed = record.offload;
         match written {
             Ok(bytes) => sent.taken(1, bytes),
             Err(error) if owed.gso.is_some() && error.raw_os_error() == Some(libc::EINVAL) => {
