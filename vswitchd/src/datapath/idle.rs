@@ -12,8 +12,10 @@ use vswitch_core::Instant;
 
 /// A wait that was worth not sleeping for.
 const SHORT: Duration = Duration::from_micros(200);
-/// After looking in vain this many times in a row, a worker sleeps 2 to this power times before it looks again.
-const PATIENCE: u32 = 6;
+/// How many times in a row a worker may look in vain for nothing: a round trip now and then takes longer.
+const PATIENCE: u32 = 2;
+/// After so many times more it sleeps 64 times before it looks again, after one time less half as often, and so on.
+const DOUBLINGS: u32 = 7;
 /// Bytes that are bulk when they come at once: more than any frame of a wire.
 const BULK: usize = 10_000;
 /// How long bulk is remembered.
@@ -64,8 +66,8 @@ impl Idle {
             None => self.sleeps = self.sleeps.saturating_sub(1),
             Some(limit) if waited < limit => self.in_vain = 0,
             Some(_) => {
-                self.in_vain = PATIENCE.min(self.in_vain + 1);
-                self.sleeps = 1 << self.in_vain;
+                self.in_vain = (PATIENCE + DOUBLINGS).min(self.in_vain + 1);
+                self.sleeps = (1 << self.in_vain) >> (PATIENCE + 1);
             }
         }
     }
@@ -116,8 +118,8 @@ mod tests {
             idle.ends(at(100 * n + 100));
             looks
         });
-        // Five looks with 2, 4, … 32 sleeps behind them, then one in 65.
-        assert_eq!(looked.count(), 5 + (1000_usize - 5 - 62).div_ceil(65));
+        // Two looks for nothing, six with 1, 2, … 32 sleeps behind them, then one in 65.
+        assert_eq!(looked.count(), 8 + (1000_usize - 8 - 63).div_ceil(65));
         // And when they come quickly, soon again at every wait.
         let mut last = false;
         for n in 0..100 {
