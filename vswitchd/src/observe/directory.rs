@@ -1,14 +1,17 @@
-//! The station directory: who was seen where, since when, and how often it moved.
+//! The station directory: who was seen where, since when, and how often it moved; and which IP address is whose.
 //!
-//! Fed by what the workers learn, read by the control API. The MAC table alone decides where frames go; this
-//! remembers what it does not need. Bounded: when full, stations that are not in it yet are not remembered.
+//! Stations are fed by what the workers learn and read by the control API; neighbours are written by the control
+//! thread and read by the slow path, which answers by them. The MAC table alone decides where frames go; this
+//! remembers what it does not need. Bounded: when full, who is not in it yet is not remembered.
 
 use dashmap::DashMap;
+use dashmap::mapref::entry::Entry as Place;
+use std::net::IpAddr;
 use vswitch_core::mac_table::Entry;
 use vswitch_core::switch::StationEvent;
 use vswitch_core::{Instant, Mac, PortId, Segment};
 
-/// The most stations remembered.
+/// The most stations remembered, and the most neighbours.
 const LIMIT: usize = 1 << 20;
 
 /// What is remembered of one.
@@ -22,10 +25,20 @@ pub struct Station {
     pub moves: u64,
 }
 
+/// Whose an IP address is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Neighbour {
+    /// The station's MAC address.
+    pub mac: Mac,
+    /// The port it is behind: a local one, or that of the peer where it is.
+    pub port: PortId,
+}
+
 /// Who is where.
 #[derive(Debug, Default)]
 pub struct Directory {
     stations: DashMap<(Segment, Mac), Station>,
+    neighbours: DashMap<(Segment, IpAddr), Neighbour>,
 }
 
 impl Directory {
@@ -69,5 +82,50 @@ impl Directory {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.stations.is_empty()
+    }
+
+    /// From now on `ip` is known in `segment` as that of `mac`, which is behind `port`. A directory that is full of
+    /// others takes no more: whoever asks for the address is then heard by all.
+    pub fn set_neighbour(&self, segment: Segment, ip: IpAddr, mac: Mac, port: PortId) {
+        // Counted before a place is held: counting looks at every part of the map.
+        let full = self.neighbours.len() >= LIMIT;
+        match self.neighbours.entry((segment, ip)) {
+            Place::Occupied(mut place) => drop(place.insert(Neighbour { mac, port })),
+            Place::Vacant(_) if full => {}
+            Place::Vacant(place) => drop(place.insert(Neighbour { mac, port })),
+        }
+    }
+
+    /// `ip` is nobody's that is known of in `segment` any more.
+    pub fn remove_neighbour(&self, segment: Segment, ip: IpAddr) {
+        self.neighbours.remove(&(segment, ip));
+    }
+
+    /// Whose `ip` is in `segment`, where that is known.
+    #[must_use]
+    pub fn neighbour(&self, segment: Segment, ip: IpAddr) -> Option<Neighbour> {
+        self.neighbours.get(&(segment, ip)).map(|neighbour| *neighbour)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vswitch_core::Vlan;
+
+    #[test]
+    fn an_address_is_one_neighbours_in_each_segment_until_it_is_taken_away() {
+        let directory = Directory::default();
+        let segment = |vlan| Segment::new(0, Vlan::new(vlan).unwrap()).unwrap();
+        let (ip, port) = (IpAddr::from([10, 0, 0, 1]), PortId::new(3).unwrap());
+        let mac = |last| Mac::new([2, 0, 0, 0, 0, last]);
+        directory.set_neighbour(segment(10), ip, mac(1), port);
+        directory.set_neighbour(segment(20), ip, mac(2), port);
+        directory.set_neighbour(segment(10), ip, mac(3), port);
+        assert_eq!(directory.neighbour(segment(10), ip), Some(Neighbour { mac: mac(3), port }));
+        assert_eq!(directory.neighbour(segment(20), ip), Some(Neighbour { mac: mac(2), port }));
+        directory.remove_neighbour(segment(10), ip);
+        assert_eq!(directory.neighbour(segment(10), ip), None);
+        assert!(directory.is_empty(), "neighbours are not stations");
     }
 }

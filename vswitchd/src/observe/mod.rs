@@ -5,4 +5,4 @@ mod directory;
 pub mod log;
 pub mod metrics;
 
-pub use directory::{Directory, Station};
+pub use directory::{Directory, Neighbour, Station};
