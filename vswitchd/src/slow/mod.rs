@@ -4,8 +4,10 @@
 //! big). Bounded and rate-limited per port; a full queue costs answers, never frames. Not here: deciding which
 //! frames come (that is the core).
 
+mod neigh;
 mod too_big;
 
+pub use neigh::{Question, Refusal, Seen, announcement, read};
 pub use too_big::too_big;
 
 use crate::datapath::{Punted, clock};

@@ -92,7 +92,7 @@ fn answerable_v4(address: Ipv4Addr) -> bool {
 }
 
 /// Addresses swapped, then tags and type as they came.
-fn dressed(to: Mac, from: Mac, header: &[u8], answer: &[u8]) -> Vec<u8> {
+pub(super) fn dressed(to: Mac, from: Mac, header: &[u8], answer: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(header.len() + answer.len());
     out.extend_from_slice(&to.bytes());
     out.extend_from_slice(&from.bytes());
