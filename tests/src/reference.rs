@@ -6,6 +6,7 @@
 //! there. The MAC table evicts in the exact order of Open vSwitch (see [`Stations`]). Not here: offload facts,
 //! source ports of datagrams, counters.
 
+mod neigh;
 mod stations;
 
 pub use stations::{Key, Station, Stations};
@@ -16,7 +17,7 @@ use std::net::IpAddr;
 use vswitch_core::port::{
     Attachment, Carries, Group, InnerVlan, Port, PortId, PriorityTags, Tunnel, VlanSet,
 };
-use vswitch_core::verdict::DropReason;
+use vswitch_core::verdict::{DropReason, Why};
 use vswitch_core::wire::ethernet::{MAX_FRAME_LEN, Mac};
 use vswitch_core::wire::vlan::{Priority, TPID_CTAG, TPID_STAG, Tag, Vlan};
 use vswitch_core::wire::vxlan::{Header, OVERHEAD_IPV4, OVERHEAD_IPV6, Vni};
@@ -30,13 +31,21 @@ pub struct BridgeSpec {
     pub flood_vlans: VlanSet,
     /// How many tags are read: 1, or 2 for anything else.
     pub vlan_limit: u8,
+    /// Whether questions of ARP and Neighbor Discovery are handed out instead of flooded.
+    pub neigh_suppress: bool,
     /// The VNI of each VLAN that has one.
     pub vnis: BTreeMap<Vlan, Vni>,
 }
 
 impl Default for BridgeSpec {
     fn default() -> Self {
-        Self { forward_bpdu: false, flood_vlans: VlanSet::none(), vlan_limit: 1, vnis: BTreeMap::new() }
+        Self {
+            forward_bpdu: false,
+            flood_vlans: VlanSet::none(),
+            vlan_limit: 1,
+            neigh_suppress: false,
+            vnis: BTreeMap::new(),
+        }
     }
 }
 
@@ -71,6 +80,7 @@ pub struct Reference {
     /// Who is where.
     pub stations: Stations,
     dropped: Option<DropReason>,
+    punted: Option<Why>,
 }
 
 /// One tag, or none: then all is zero.
@@ -118,20 +128,36 @@ impl Reference {
     #[must_use]
     pub fn new(spec: Spec) -> Self {
         let stations = Stations::new(spec.mac_limit, spec.ageing);
-        Self { spec, stations, dropped: None }
+        Self { spec, stations, dropped: None, punted: None }
     }
 
-    /// Why the last frame left by no port; `None` when it left.
+    /// Why the last frame left by no port; `None` when it left, or was handed out instead.
     #[must_use]
     pub const fn dropped(&self) -> Option<DropReason> {
         self.dropped
     }
 
+    /// What the last frame was handed out for, but for frames that are too big.
+    #[must_use]
+    pub const fn punted(&self) -> Option<Why> {
+        self.punted
+    }
+
     /// A frame arrives at `port`, `now` seconds after the start. Returns what leaves, by rising port number.
     pub fn frame_in(&mut self, now: u64, port: PortId, bytes: &[u8]) -> Sent {
+        self.local_in(now, port, bytes, true)
+    }
+
+    /// A frame that was handed out comes back, to go where it would have gone.
+    pub fn resume(&mut self, now: u64, port: PortId, bytes: &[u8]) -> Sent {
+        self.local_in(now, port, bytes, false)
+    }
+
+    fn local_in(&mut self, now: u64, port: PortId, bytes: &[u8], arriving: bool) -> Sent {
+        self.punted = None;
         let result = match self.port(port) {
             Some(from) => {
-                Self::enter(&self.spec, &from, None, bytes).and_then(|f| self.carry(now, &from, &f))
+                Self::enter(&self.spec, &from, None, bytes).and_then(|f| self.carry(now, &from, &f, arriving))
             }
             None => Err(DropReason::NoSuchPort),
         };
@@ -140,9 +166,14 @@ impl Reference {
 
     /// A VXLAN datagram arrives from `remote`, `now` seconds after the start. Returns what leaves.
     pub fn datagram_in(&mut self, now: u64, remote: IpAddr, datagram: &[u8]) -> Sent {
+        self.punted = None;
+        if self.member(remote).is_some() && neigh::is_probe(datagram) {
+            self.punted = Some(Why::Probe);
+            return self.conclude(Ok(Sent::new()));
+        }
         let result = self.open(remote, datagram).and_then(|(from, bridge, vlan)| {
             let inside = Self::enter(&self.spec, &from, Some((bridge, vlan)), &datagram[8..])?;
-            self.carry(now, &from, &inside)
+            self.carry(now, &from, &inside, true)
         });
         self.conclude(result)
     }
@@ -156,11 +187,14 @@ impl Reference {
         self.spec.ports.iter().find(|port| port.id == id).cloned()
     }
 
+    fn member(&self, remote: IpAddr) -> Option<&Port> {
+        let remote = remote.to_canonical();
+        self.spec.ports.iter().find(|port| port.tunnel().is_some_and(|t| t.remote == remote))
+    }
+
     /// Whose datagram it is, and what segment it is for.
     fn open(&self, remote: IpAddr, datagram: &[u8]) -> Result<(Port, u8, Vlan), DropReason> {
-        let remote = remote.to_canonical();
-        let port = self.spec.ports.iter().find(|port| port.tunnel().is_some_and(|t| t.remote == remote));
-        let port = port.ok_or(DropReason::UnknownPeer)?;
+        let port = self.member(remote).ok_or(DropReason::UnknownPeer)?;
         let tunnel = port.tunnel().ok_or(DropReason::UnknownPeer)?;
         let header = Header::parse(datagram).ok_or(DropReason::VxlanShort)?;
         if !header.has_vni() {
@@ -252,12 +286,27 @@ impl Reference {
     }
 
     /// Learns the source, finds the destination, and sends.
-    fn carry(&mut self, now: u64, from: &Port, frame: &Inside) -> Result<Sent, DropReason> {
+    fn carry(
+        &mut self,
+        now: u64,
+        from: &Port,
+        frame: &Inside,
+        arriving: bool,
+    ) -> Result<Sent, DropReason> {
         let vlan = Vlan::new(frame.vlan.vid).ok_or(DropReason::VlanReserved)?;
-        if self.spec.bridges[usize::from(frame.bridge)].flood_vlans.contains(vlan) {
+        let bridge = &self.spec.bridges[usize::from(frame.bridge)];
+        if bridge.flood_vlans.contains(vlan) {
             return self.flood(from, frame);
         }
+        let suppress = bridge.neigh_suppress && arriving && from.tunnel().is_none();
         self.stations.learn(now, (frame.bridge, vlan, frame.src), from);
+        // Behind a customer's tag nobody looks.
+        if suppress && frame.customer.is_none() {
+            self.punted = neigh::neigh(frame.dst.is_group(), &frame.rest);
+            if self.punted == Some(Why::Neigh) {
+                return Ok(Sent::new());
+            }
+        }
         if frame.dst.is_group() {
             return self.flood(from, frame);
         }
@@ -273,7 +322,7 @@ impl Reference {
     fn flood(&self, from: &Port, frame: &Inside) -> Result<Sent, DropReason> {
         let mut sent = Sent::new();
         let mut reason = DropReason::NoEgress;
-        for to in self.spec.ports.iter().filter(|to| to.id != from.id) {
+        for to in self.spec.ports.iter().filter(|to| to.id != from.id && self.listens(to, frame)) {
             match self.leave(to, frame) {
                 Ok(_) | Err(DropReason::TooBig | DropReason::InnerVlan) if same_group(from, to) => {
                     if reason == DropReason::NoEgress {
@@ -288,6 +337,23 @@ impl Reference {
         }
         sent.sort();
         if sent.is_empty() { Err(reason) } else { Ok(sent) }
+    }
+
+    /// Whether floods of the frame's segment are for `to`, should it carry them at all.
+    fn listens(&self, to: &Port, frame: &Inside) -> bool {
+        let Some(tunnel) = to.tunnel() else { return true };
+        let (Carries::PerVni(shared), floods) = (&tunnel.carries, &tunnel.floods);
+        if shared.is_none() && floods.is_none() {
+            return true;
+        }
+        let bridge = &self.spec.bridges[usize::from(frame.bridge)];
+        let vlan = Vlan::new(frame.vlan.vid);
+        let vni = vlan.and_then(|vlan| bridge.vnis.get(&vlan));
+        let hosts = floods.as_ref().is_none_or(|floods| vni.is_some_and(|vni| floods.contains(vni)));
+        // Where no local port is and no peer hears another one, lists of peers are not even kept.
+        let alike = |other: &Port| other.tunnel().is_none() || same_group(to, other);
+        let attended = self.spec.ports.iter().any(|port| carries(port, frame.bridge, vlan));
+        hosts && (attended || !self.spec.ports.iter().all(alike))
     }
 
     /// The frame as it leaves by `port`, if it does.
@@ -374,6 +440,16 @@ impl Reference {
         }
         Ok(vxlan(vni, &inner))
     }
+}
+
+/// Whether a local port is in this VLAN of this bridge, whatever tags are inside.
+fn carries(port: &Port, bridge: u8, vlan: Option<Vlan>) -> bool {
+    port.bridge == bridge
+        && vlan.is_some_and(|vlan| match &port.attachment {
+            Attachment::Access(own) | Attachment::Dot1qTunnel { vlan: own, .. } => *own == vlan,
+            Attachment::Trunk { vlans, .. } => vlans.contains(vlan),
+            Attachment::Tunnel(_) => false,
+        })
 }
 
 fn shares(tunnel: &Tunnel, vni: Vni) -> bool {

@@ -73,6 +73,7 @@ fn some_bridge(choices: &mut Choices<'_>, number: usize) -> BridgeSpec {
         forward_bpdu: bits & 0x80 != 0,
         flood_vlans: flooded.into_iter().collect(),
         vlan_limit: if bits & 0x40 != 0 { 2 } else { 1 },
+        neigh_suppress: false,
         vnis: (0..)
             .zip(VLANS)
             .filter(|(at, _)| named >> at & 1 == 0)
@@ -111,6 +112,7 @@ fn some_peer(choices: &mut Choices<'_>, n: u8, vnis: &[Vni]) -> Port {
             remote: peer_address(n),
             udp_port: 4789,
             carries: Carries::PerVni((bits & 1 != 0).then_some(shared)),
+            floods: None,
             inner_vlan: if bits & 2 != 0 { InnerVlan::Carry } else { InnerVlan::Strip },
             strict: bits & 4 != 0,
         }),

@@ -23,6 +23,7 @@ fn facts(remote: &str, inner: &[u8]) -> Offload {
         remote,
         udp_port: 4789,
         carries: Carries::PerVni(None),
+        floods: None,
         inner_vlan: InnerVlan::Strip,
         strict: false,
     };

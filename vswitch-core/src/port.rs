@@ -197,6 +197,9 @@ pub struct Tunnel {
     pub udp_port: u16,
     /// Which segments it carries.
     pub carries: Carries,
+    /// Of these, by their VNIs, the ones whose floods go to the peer, because it has said that it hosts them; `None`
+    /// for all. What comes from the peer, and what a known station behind it is sent, this does not restrict.
+    pub floods: Option<Vec<Vni>>,
     /// Tags inside.
     pub inner_vlan: InnerVlan,
     /// Whether a datagram with a reserved bit set is refused; RFC 7348 §5 says to ignore them.
@@ -303,6 +306,7 @@ impl Port {
             remote,
             udp_port,
             carries: Carries::PerVni(None),
+            floods: None,
             inner_vlan: InnerVlan::Strip,
             strict: false,
         };

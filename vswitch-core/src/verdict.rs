@@ -128,6 +128,26 @@ pub enum Why {
         /// What the sender should keep to, in bytes of inner IP packet.
         mtu: u16,
     },
+    /// A member's datagram that is no frame but a probe (see [`crate::wire::probe`]); it goes nowhere else.
+    Probe,
+    /// A question where an address is ([`crate::wire::neigh`]), which somebody nearer than everybody may answer. It
+    /// has not been flooded; where there is no answer, [`crate::switch::Worker::resume`] does that.
+    Neigh,
+    /// A statement where an address is; the frame itself goes its way.
+    NeighSeen,
+}
+
+impl Why {
+    /// Its name: lower case, underscores, stable. Where a frame died of it, the name of the drop.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::TooBig { .. } => DropReason::TooBig.name(),
+            Self::Probe => "probe",
+            Self::Neigh => "neigh",
+            Self::NeighSeen => "neigh_seen",
+        }
+    }
 }
 
 /// What becomes of a frame.

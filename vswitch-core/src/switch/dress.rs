@@ -116,6 +116,11 @@ pub(crate) struct Admitted {
 }
 
 impl Admitted {
+    /// Whether it arrived with a tag that is the VLAN's own.
+    pub(crate) const fn is_tagged(&self) -> bool {
+        self.worn.is_some()
+    }
+
     /// The frame's priority in its VLAN.
     pub(crate) const fn priority(&self) -> Priority {
         self.worn.priority()

@@ -7,14 +7,14 @@ use super::dress::{Admitted, admit_other, admit_plain};
 use super::edge::{Edge, Kind};
 use super::explain::Step;
 use super::topology::{BridgeState, Topology};
-use super::{Arrived, Sink, Tables};
+use super::{Arrived, Punt, Sink, Tables};
 use crate::frame::Arrival;
 use crate::mac_table::Spot;
 use crate::offload::Offload;
 use crate::port::{Carries, Port, PortId, Segment};
-use crate::verdict::DropReason;
+use crate::verdict::{DropReason, Verdict, Why};
 use crate::wire::ethernet::{self, ADDRESSES_LEN, MAX_FRAME_LEN};
-use crate::wire::{vlan, vxlan};
+use crate::wire::{probe, vlan, vxlan};
 use core::net::IpAddr;
 
 /// A frame that has been let in.
@@ -44,13 +44,18 @@ impl<'a> Entered<'a> {
         self.bytes.get(self.base as usize..).unwrap_or_default()
     }
 
+    /// What is handed out of it, for this reason.
+    pub(super) const fn punt(&self, why: Why) -> Punt {
+        Punt { frame: self.frame as usize, from: self.base as usize, port: self.port.id, why }
+    }
+
     /// Where a frame that `to` would have sent is counted when it dies.
     pub(super) const fn dies_at(&self, to: &Edge, reason: DropReason) -> PortId {
         if reason.is_ingress() { self.port.id } else { to.id }
     }
 }
 
-/// Lets frame number `number` of its batch into `place`, or drops it and says why.
+/// Lets frame number `number` of its batch into `place`, or says how it ended.
 ///
 /// What is let in is written where it is to stay: handed back, it would be copied for every frame.
 #[inline(always)]
@@ -60,7 +65,7 @@ pub(super) fn enter<'a, S: Sink>(
     arrived: Arrived<'a>,
     place: &mut Option<Entered<'a>>,
     sink: &mut S,
-) -> Result<(), DropReason> {
+) -> Result<(), Verdict> {
     let (arrival, _, bytes) = arrived;
     match *arrival {
         Arrival::Port(id) => {
@@ -80,9 +85,9 @@ pub(super) fn enter<'a, S: Sink>(
 }
 
 #[cold]
-fn dropped<S: Sink>(port: Option<PortId>, reason: DropReason, sink: &mut S) -> DropReason {
+fn dropped<S: Sink>(port: Option<PortId>, reason: DropReason, sink: &mut S) -> Verdict {
     sink.drop(port, reason);
-    reason
+    Verdict::Drop(reason)
 }
 
 /// A journey that begins in a tunnel. Apart, because a frame from a port should not pay for it.
@@ -94,17 +99,28 @@ fn from_underlay<'a, S: Sink>(
     arrived: Arrived<'a>,
     place: &mut Option<Entered<'a>>,
     sink: &mut S,
-) -> Result<(), DropReason> {
+) -> Result<(), Verdict> {
     let Some(port) = tables.topology.peer(remote) else {
         return Err(dropped(None, DropReason::UnknownPeer, sink));
     };
     let (.., bytes) = arrived;
+    let opened = decapsulate(tables.topology, port, bytes);
+    if matches!(opened, Err(DropReason::VxlanNoVni)) && probe::is_probe(bytes) {
+        return Err(probed(port.id, number, sink));
+    }
     sink.received(port.id, bytes.len().saturating_sub(vxlan::HEADER_LEN));
-    decapsulate(tables.topology, port, bytes)
+    opened
         .and_then(|(edge, segment)| {
             ingress_other(tables, (edge, Some(segment)), number, arrived, place, sink)
         })
         .map_err(|reason| dropped(Some(port.id), reason, sink))
+}
+
+/// A probe is no frame: neither counted as one nor dropped.
+#[cold]
+fn probed<S: Sink>(port: PortId, number: u32, sink: &mut S) -> Verdict {
+    sink.punt(Punt { frame: number as usize, from: 0, port, why: Why::Probe });
+    Verdict::Punt(Why::Probe)
 }
 
 /// A frame that would like to enter.

@@ -5,7 +5,7 @@
 use super::dress::Dress;
 use super::enter::Entered;
 use super::leave::write_head;
-use super::{Sink, Tables, journey};
+use super::{Punt, Sink, Tables, journey};
 use crate::frame::{Arrival, TxList};
 use crate::mac_table::{Learned, MacTable, Refused};
 use crate::offload::Offload;
@@ -162,6 +162,13 @@ impl Step {
             Self::Punted(Why::TooBig { mtu }) => {
                 write!(f, "the sender is told that packets of at most {mtu} bytes fit")
             }
+            Self::Punted(Why::Probe) => {
+                f.write_str("a probe of the path, not a frame: answered by the node itself")
+            }
+            Self::Punted(Why::Neigh) => f.write_str(
+                "asks where an address is: answered here where the station is known, flooded where it is not",
+            ),
+            Self::Punted(Why::NeighSeen) => f.write_str("says where an address is: noted"),
         }
     }
 }
@@ -204,6 +211,8 @@ pub(super) fn explain(tables: &Tables<'_>, now: Instant, arrival: Arrival, bytes
 }
 
 impl Sink for Writing<'_> {
+    const ARRIVING: bool = true;
+
     fn note(&mut self, step: Step) {
         self.steps.push(step);
     }
@@ -218,8 +227,8 @@ impl Sink for Writing<'_> {
         self.steps.push(Step::Dropped { port, reason });
     }
 
-    fn punt(&mut self, _frame: &Entered<'_>, why: Why) {
-        self.steps.push(Step::Punted(why));
+    fn punt(&mut self, punt: Punt) {
+        self.steps.push(Step::Punted(punt.why));
     }
 
     fn emit<const MANY: bool>(

@@ -15,6 +15,7 @@ use crate::offload::{self, Gso, GsoKind, Offload, partial_checksum};
 use crate::port::{Carries, Group, Port, PortId, Segment};
 use crate::verdict::{DropReason, Verdict, Why};
 use crate::wire::ethernet::{self, ADDRESSES_LEN};
+use crate::wire::neigh::{self, Message};
 use crate::wire::{flow, vlan, vxlan};
 
 /// From the decision to the ports.
@@ -54,6 +55,7 @@ fn pass<S: Sink>(
             flood(tables.topology, frame, offload, sink).unwrap_or(Verdict::Flood(frame.segment))
         }
         Decision::Drop(reason) => dropped(frame, reason, sink),
+        Decision::Punt(why) => Verdict::Punt(why),
     }
 }
 
@@ -102,6 +104,8 @@ enum Decision<'a> {
     To(&'a Edge),
     Flood,
     Drop(DropReason),
+    /// Handed out already.
+    Punt(Why),
 }
 
 /// What the MAC table said of the frame before, for the next one of the same flow: asked again at once, it would say
@@ -143,6 +147,9 @@ fn decide<'a, S: Sink>(
     } else {
         let learned = sink.learn(frame);
         sink.note(Step::Learned(learned));
+        if S::ARRIVING && frame.bridge.config.neigh_suppress && punted(frame, sink) {
+            return Decision::Punt(Why::Neigh);
+        }
         if frame.dst.mac().is_group() {
             sink.note(Step::Group);
             return Decision::Flood;
@@ -169,6 +176,26 @@ fn decide<'a, S: Sink>(
             None => Decision::Flood,
         },
         None => Decision::Flood,
+    }
+}
+
+/// Hands out a question where an address is, and a copy of a statement, from a local port. Whether that was the frame's
+/// end.
+#[inline(always)]
+fn punted<S: Sink>(frame: &Entered<'_>, sink: &mut S) -> bool {
+    if frame.base != 0 {
+        return false;
+    }
+    match neigh::message(frame.bytes, frame.admitted.is_tagged()) {
+        None => false,
+        Some(Message::Question) => {
+            sink.punt(frame.punt(Why::Neigh));
+            true
+        }
+        Some(Message::Statement) => {
+            sink.punt(frame.punt(Why::NeighSeen));
+            false
+        }
     }
 }
 
@@ -235,9 +262,10 @@ fn refused<S: Sink>(frame: &Entered<'_>, port: &Edge, refusal: &Refusal, sink: &
             sink.drop(Some(frame.dies_at(port, reason)), reason);
             Verdict::Drop(reason)
         }
-        Refusal::TooBig(why) => {
+        Refusal::TooBig { mtu } => {
+            let why = Why::TooBig { mtu };
             sink.drop(Some(port.id), DropReason::TooBig);
-            sink.punt(frame, why);
+            sink.punt(frame.punt(why));
             Verdict::Punt(why)
         }
     }
@@ -275,7 +303,7 @@ fn flood<S: Sink>(
                     refused = Some((frame.dies_at(port, reason), reason));
                 }
             }
-            Err(Refusal::TooBig(Why::TooBig { mtu })) => {
+            Err(Refusal::TooBig { mtu }) => {
                 sink.drop(Some(port.id), DropReason::TooBig);
                 too_big = Some(too_big.map_or(mtu, |least: u16| least.min(mtu)));
             }
@@ -286,7 +314,7 @@ fn flood<S: Sink>(
     }
     if let Some(mtu) = too_big {
         if !frame.dst.mac().is_group() {
-            sink.punt(frame, Why::TooBig { mtu });
+            sink.punt(frame.punt(Why::TooBig { mtu }));
         }
         return (!heard).then_some(Verdict::Drop(DropReason::TooBig));
     }
@@ -303,7 +331,10 @@ fn flood<S: Sink>(
 
 enum Refusal {
     Drop(DropReason),
-    TooBig(Why),
+    /// As [`Why::TooBig`] says it.
+    TooBig {
+        mtu: u16,
+    },
 }
 
 #[inline(never)]
@@ -364,7 +395,7 @@ fn fits(mtu: u16, ipv6: bool, inner: &[u8], dress: &Dress, offload: &Offload) ->
     let header =
         (vlan::tag_stack(inner).1 + 2).saturating_add_signed(isize::try_from(dress.growth()).unwrap_or(0));
     let mtu = room.saturating_sub(header);
-    Err(Refusal::TooBig(Why::TooBig { mtu: u16::try_from(mtu).unwrap_or(u16::MAX) }))
+    Err(Refusal::TooBig { mtu: u16::try_from(mtu).unwrap_or(u16::MAX) })
 }
 
 /// Writes what stands in front of the arrived bytes: VXLAN header, addresses, tag, as many of them as the dress has.

@@ -61,7 +61,7 @@ pub struct StationEvent {
 pub struct Punt {
     /// Which frame of the batch.
     pub frame: usize,
-    /// Where the Ethernet frame begins in it: behind the VXLAN header, if any.
+    /// Where the Ethernet frame begins in it: behind the VXLAN header, if any. 0 for a probe, which is no frame.
     pub from: usize,
     /// The port it came in by; an answer leaves there.
     pub port: PortId,
@@ -118,7 +118,7 @@ impl Worker {
         self.events.drain(..)
     }
 
-    /// The frames of the last [`Self::forward`] that the slow path should see.
+    /// The frames of the last [`Self::forward`] or [`Self::resume`] that the slow path should see.
     #[must_use]
     pub fn punts(&self) -> &[Punt] {
         &self.punts
@@ -126,10 +126,22 @@ impl Worker {
 
     /// Decides every frame of `batch` and queues what leaves in `tx`, in order; what `tx` held stays.
     pub fn forward(&mut self, now: Instant, batch: &Batch, tx: &mut TxList) {
+        self.run::<true>(now, batch, tx);
+    }
+
+    /// [`Self::forward`] for frames that have been counted as received before, or that the switch makes itself: those
+    /// that were punted and found no answer, or what is said in the name of a port's station. They are not counted as
+    /// received, and ARP and Neighbor Discovery go their way like everything else; what can be learned from a frame
+    /// is learned, and a drop is counted.
+    pub fn resume(&mut self, now: Instant, batch: &Batch, tx: &mut TxList) {
+        self.run::<false>(now, batch, tx);
+    }
+
+    fn run<const ARRIVING: bool>(&mut self, now: Instant, batch: &Batch, tx: &mut TxList) {
         self.punts.clear();
         let now = self.macs.moment(now);
         let tables = &Tables { topology: &self.topology, macs: &self.macs, now };
-        let mut sink = Sending {
+        let mut sink = Sending::<ARRIVING> {
             macs: &self.macs,
             now,
             counters: &mut self.counters,
@@ -173,7 +185,7 @@ impl Worker {
 
 // Three loops over a few frames each; apart, so that each has the registers to itself.
 
-/// Lets the next frames in, and returns how many of `entered` have been written; those of dropped ones are `None`.
+/// Lets the next frames in, and returns how many of `entered` have been written; those that end here are `None`.
 #[inline(never)]
 fn let_in<'a, S: Sink>(
     tables: &Tables<'a>,
@@ -207,13 +219,15 @@ type Arrived<'a> = (&'a Arrival, &'a Offload, &'a [u8]);
 
 /// Where a frame's journey leaves its marks.
 trait Sink {
+    /// Whether the frames come from outside just now, and not a second time or from the switch itself.
+    const ARRIVING: bool;
     /// A thing that happened, for whoever writes it down.
     fn note(&mut self, _step: Step) {}
     fn received(&mut self, port: PortId, bytes: usize);
     /// Notes the frame's source.
     fn learn(&mut self, frame: &Entered<'_>) -> Learned;
     fn drop(&mut self, port: Option<PortId>, reason: DropReason);
-    fn punt(&mut self, frame: &Entered<'_>, why: Why);
+    fn punt(&mut self, punt: Punt);
     /// The frame leaves by `port` in this dress; by others too, if `many`.
     fn emit<const MANY: bool>(
         &mut self,
@@ -238,6 +252,6 @@ fn journey<'a, S: Sink>(tables: &Tables<'a>, frame: Arrived<'a>, sink: &mut S) -
     match (enter(tables, 0, frame, &mut entered, sink), &entered) {
         (Ok(()), Some(entered)) => leave(tables, entered, &mut Last::nothing(), sink),
         (Ok(()), None) => Verdict::Drop(DropReason::NoSuchPort),
-        (Err(reason), _) => Verdict::Drop(reason),
+        (Err(verdict), _) => verdict,
     }
 }

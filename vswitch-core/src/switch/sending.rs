@@ -11,11 +11,11 @@ use crate::frame::{Head, TxList, TxRange};
 use crate::mac_table::{Learned, MacTable, Moment, Refused};
 use crate::offload::Offload;
 use crate::port::PortId;
-use crate::verdict::{DropReason, Why};
+use crate::verdict::DropReason;
 use alloc::vec::Vec;
 
-/// Where the journeys of one batch leave their marks.
-pub(super) struct Sending<'a> {
+/// Where the journeys of one batch leave their marks; `ARRIVING` is [`Sink::ARRIVING`].
+pub(super) struct Sending<'a, const ARRIVING: bool> {
     pub(super) macs: &'a MacTable,
     pub(super) now: Moment,
     pub(super) counters: &'a mut Counters,
@@ -39,10 +39,14 @@ impl Written {
     pub(super) const NOTHING: Self = Self { frame: u32::MAX, dress: Dress::AS_ARRIVED, head: Head::NONE };
 }
 
-impl Sink for Sending<'_> {
+impl<const ARRIVING: bool> Sink for Sending<'_, ARRIVING> {
+    const ARRIVING: bool = ARRIVING;
+
     #[inline]
     fn received(&mut self, port: PortId, bytes: usize) {
-        self.counters.received(port, bytes as u64);
+        if ARRIVING {
+            self.counters.received(port, bytes as u64);
+        }
     }
 
     #[inline]
@@ -58,9 +62,8 @@ impl Sink for Sending<'_> {
         self.counters.drop(port, reason, 1);
     }
 
-    fn punt(&mut self, frame: &Entered<'_>, why: Why) {
-        let (number, from) = (frame.frame as usize, frame.base as usize);
-        self.punts.push(Punt { frame: number, from, port: frame.port.id, why });
+    fn punt(&mut self, punt: Punt) {
+        self.punts.push(punt);
     }
 
     #[inline(always)]
@@ -85,7 +88,7 @@ impl Sink for Sending<'_> {
     }
 }
 
-impl Sending<'_> {
+impl<const ARRIVING: bool> Sending<'_, ARRIVING> {
     #[inline(always)]
     fn head_of_many(&mut self, frame: &Entered<'_>, dress: &Dress) -> Head {
         let last = &mut self.written[usize::from(dress.vni.is_some())];

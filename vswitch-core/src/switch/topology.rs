@@ -4,10 +4,10 @@
 //! one. All lists that a flood needs are made here, once. Not here: stations (see [`crate::mac_table`]).
 
 use super::edge::{Edge, Kind, VlanSets};
-use crate::port::{Attachment, Carries, Port, PortId, Segment, VlanSet};
+use crate::port::{Attachment, Carries, Group, Port, PortId, Segment, VlanSet};
 use crate::wire::vlan::Vlan;
 use crate::wire::vxlan::Vni;
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
@@ -25,13 +25,22 @@ pub struct Bridge {
     /// How many tags are read, the outermost first (`vlan-limit`): 1, or 2 for 2 and above. What stands behind
     /// is payload.
     pub vlan_limit: u8,
+    /// Whether questions where an address is are not flooded but handed out, and statements shown, of ARP and Neighbor
+    /// Discovery from local ports (iproute2's `neigh_suppress`). Not in `flood_vlans`.
+    pub neigh_suppress: bool,
     /// The VNI of each VLAN that crosses the underlay.
     pub vnis: BTreeMap<Vlan, Vni>,
 }
 
 impl Default for Bridge {
     fn default() -> Self {
-        Self { forward_bpdu: false, flood_vlans: VlanSet::none(), vlan_limit: 1, vnis: BTreeMap::new() }
+        Self {
+            forward_bpdu: false,
+            flood_vlans: VlanSet::none(),
+            vlan_limit: 1,
+            neigh_suppress: false,
+            vnis: BTreeMap::new(),
+        }
     }
 }
 
@@ -71,7 +80,8 @@ impl core::error::Error for TopologyError {}
 pub(crate) struct Members {
     /// Ports that carry this VLAN but not every one.
     ports: Vec<PortId>,
-    /// Peers that share this VNI but not every one.
+    /// Peers that hear floods of this VNI but not of every one. Left out where no local port carries the VLAN and all
+    /// tunnels are of one group: nobody could send them any.
     peers: Vec<PortId>,
     /// Its name on the underlay.
     pub(crate) vni: Option<Vni>,
@@ -110,7 +120,7 @@ pub struct Topology {
     /// By [`peer_key`].
     peers: HashMap<u128, PortId, FixedState>,
     vnis: HashMap<Vni, Segment, FixedState>,
-    /// Peers that share every VNI.
+    /// Peers that hear floods of every VNI.
     mesh: Vec<PortId>,
 }
 
@@ -140,63 +150,99 @@ impl Topology {
             }
             built.bridges.push(bridge);
         }
+        // Local ports first: where there is none, nobody sends anything for a peer to hear.
+        let mut tunnels = Vec::new();
         for port in ports {
-            built.add(port)?;
+            if port.tunnel().is_some() {
+                tunnels.push(port);
+            } else {
+                built.add_local(&port)?;
+                built.keep(port);
+            }
+        }
+        let one_group = match tunnels.split_first() {
+            Some((first, others)) => {
+                first.group != Group::NONE && others.iter().all(|tunnel| tunnel.group == first.group)
+            }
+            None => false,
+        };
+        for port in tunnels {
+            built.add_tunnel(&port, one_group)?;
+            built.keep(port);
         }
         Ok(built)
     }
 
-    fn add(&mut self, port: Port) -> Result<(), TopologyError> {
-        let id = port.id;
-        if self.port(id).is_some() {
-            return Err(TopologyError::DuplicatePort(id));
-        }
-        if let Attachment::Tunnel(tunnel) = &port.attachment {
-            if self.peers.insert(peer_key(tunnel.remote), id).is_some() {
-                return Err(TopologyError::DuplicatePeer(tunnel.remote));
+    fn add_local(&mut self, port: &Port) -> Result<(), TopologyError> {
+        let id = self.unused(port.id)?;
+        let bridge = self
+            .bridges
+            .get_mut(usize::from(port.bridge))
+            .ok_or(TopologyError::NoSuchBridge(id, port.bridge))?;
+        match &port.attachment {
+            Attachment::Access(vlan) | Attachment::Dot1qTunnel { vlan, .. } => {
+                bridge.edit(*vlan).ports.push(id);
             }
-            match &tunnel.carries {
-                Carries::PerVni(None) => self.mesh.push(id),
-                Carries::PerVni(Some(vnis)) => {
-                    for segment in vnis.iter().filter_map(|vni| self.vnis.get(vni)) {
-                        let peers =
-                            &mut self.bridges[usize::from(segment.bridge())].edit(segment.vlan()).peers;
-                        if !peers.contains(&id) {
-                            peers.push(id);
-                        }
-                    }
+            Attachment::Trunk { vlans, .. } if vlans.has_every_vid() => {
+                bridge.everywhere.push(id);
+                if vlans.contains(Vlan::UNTAGGED) {
+                    bridge.edit(Vlan::UNTAGGED).ports.push(id);
                 }
             }
-        } else {
-            let bridge = self
-                .bridges
-                .get_mut(usize::from(port.bridge))
-                .ok_or(TopologyError::NoSuchBridge(id, port.bridge))?;
-            match &port.attachment {
-                Attachment::Access(vlan) | Attachment::Dot1qTunnel { vlan, .. } => {
-                    bridge.edit(*vlan).ports.push(id);
+            Attachment::Trunk { vlans, .. } => {
+                for vlan in vlans.iter() {
+                    bridge.edit(vlan).ports.push(id);
                 }
-                Attachment::Trunk { vlans, .. } if vlans.has_every_vid() => {
-                    bridge.everywhere.push(id);
-                    if vlans.contains(Vlan::UNTAGGED) {
-                        bridge.edit(Vlan::UNTAGGED).ports.push(id);
-                    }
-                }
-                Attachment::Trunk { vlans, .. } => {
-                    for vlan in vlans.iter() {
-                        bridge.edit(vlan).ports.push(id);
-                    }
-                }
-                Attachment::Tunnel(_) => {}
             }
+            Attachment::Tunnel(_) => {}
         }
-        if self.ports.len() <= id.index() {
-            self.ports.resize_with(id.index() + 1, || None);
-            self.edges.resize(id.index() + 1, Edge::ABSENT);
-        }
-        self.edges[id.index()] = Edge::new(&port, &mut self.vlan_sets);
-        self.ports[id.index()] = Some(port);
         Ok(())
+    }
+
+    /// All local ports are there; `one_group`: no tunnel's frame ever leaves by a tunnel.
+    fn add_tunnel(&mut self, port: &Port, one_group: bool) -> Result<(), TopologyError> {
+        let (id, Attachment::Tunnel(tunnel)) = (self.unused(port.id)?, &port.attachment) else {
+            return Ok(());
+        };
+        if self.peers.insert(peer_key(tunnel.remote), id).is_some() {
+            return Err(TopologyError::DuplicatePeer(tunnel.remote));
+        }
+        let Carries::PerVni(shared) = &tunnel.carries;
+        let (listed, also) = match (shared, &tunnel.floods) {
+            (None, None) => {
+                self.mesh.push(id);
+                return Ok(());
+            }
+            (Some(vnis), None) | (None, Some(vnis)) => (vnis, None),
+            (Some(shared), Some(floods)) => (floods, Some(shared.iter().collect::<BTreeSet<_>>())),
+        };
+        for vni in listed.iter().filter(|vni| also.as_ref().is_none_or(|also| also.contains(vni))) {
+            let Some(segment) = self.vnis.get(vni) else { continue };
+            let bridge = &mut self.bridges[usize::from(segment.bridge())];
+            if one_group && !bridge.has_ports(segment.vlan()) {
+                continue;
+            }
+            let peers = &mut bridge.edit(segment.vlan()).peers;
+            // A VNI may be listed twice; tunnels come one after the other.
+            if peers.last() != Some(&id) {
+                peers.push(id);
+            }
+        }
+        Ok(())
+    }
+
+    fn unused(&self, id: PortId) -> Result<PortId, TopologyError> {
+        if self.port(id).is_some() { Err(TopologyError::DuplicatePort(id)) } else { Ok(id) }
+    }
+
+    fn keep(&mut self, port: Port) {
+        let at = port.id.index();
+        if self.ports.len() <= at {
+            self.ports.resize_with(at + 1, || None);
+            self.edges.resize(at + 1, Edge::ABSENT);
+        }
+        self.edges[at] = Edge::new(&port, &mut self.vlan_sets);
+        self.ports[at] = Some(port);
     }
 
     /// The port of that number.
@@ -268,6 +314,11 @@ fn peer_key(remote: IpAddr) -> u128 {
 }
 
 impl BridgeState {
+    /// Whether a local port carries `vlan`.
+    fn has_ports(&self, vlan: Vlan) -> bool {
+        !self.members(vlan).ports.is_empty() || (vlan != Vlan::UNTAGGED && !self.everywhere.is_empty())
+    }
+
     fn edit(&mut self, vlan: Vlan) -> &mut Members {
         let slot = &mut self.segments[usize::from(vlan.get())];
         if Arc::get_mut(slot).is_none() {
@@ -363,6 +414,68 @@ mod tests {
         assert_eq!(topology.segment_of(vni(20)), Segment::new(0, vlan(20)));
         assert_eq!(topology.vni_of(Segment::new(0, vlan(10)).unwrap()), Some(vni(10)));
         assert_eq!(topology.vni_of(Segment::new(1, vlan(10)).unwrap()), None);
+    }
+
+    fn flooding(mut port: Port, carries: Option<Vec<Vni>>, floods: Option<Vec<Vni>>) -> Port {
+        if let Attachment::Tunnel(tunnel) = &mut port.attachment {
+            (tunnel.carries, tunnel.floods) = (Carries::PerVni(carries), floods);
+        }
+        port
+    }
+
+    #[test]
+    fn a_peer_hears_the_floods_of_the_vnis_that_it_hosts_and_still_shares_the_others() {
+        let bridge = with_vnis([(vlan(10), vni(10)), (vlan(20), vni(20))]);
+        let some = |vnis: &[u32]| Some(vnis.iter().copied().map(vni).collect::<Vec<_>>());
+        let ports = [
+            // In front of the local ports: their order says nothing.
+            flooding(peer(3, 3), None, some(&[20, 20, 99])),
+            flooding(peer(4, 4), None, some(&[])),
+            flooding(peer(5, 5), some(&[10]), some(&[10, 20])),
+            flooding(peer(6, 6), some(&[10, 20]), some(&[20])),
+            flooding(peer(7, 7), None, None),
+            access(1, 10),
+            access(2, 20),
+        ];
+        let topology = Topology::new(vec![bridge], ports).unwrap();
+        assert_eq!(hears(&topology, 10), [1, 5, 7]);
+        assert_eq!(hears(&topology, 20), [2, 3, 6, 7]);
+        assert_eq!(topology.port(id(4)).and_then(Port::tunnel).unwrap().floods, some(&[]));
+    }
+
+    #[test]
+    fn a_list_of_peers_is_kept_only_where_somebody_can_send_to_them() {
+        let bridge = || vec![with_vnis([(vlan(10), vni(10)), (vlan(20), vni(20))])];
+        let listed = |number, last| flooding(peer(number, last), None, Some(vec![vni(10), vni(20)]));
+        let one = Topology::new(bridge(), [listed(8, 8), listed(9, 9), access(1, 10)]).unwrap();
+        assert_eq!((hears(&one, 10), hears(&one, 20)), (vec![1, 8, 9], vec![]));
+        // A trunk of all VLANs is in every one.
+        let trunk = Port::new(id(1), Attachment::trunk_all());
+        let all = Topology::new(bridge(), [listed(8, 8), trunk]).unwrap();
+        assert_eq!((hears(&all, 10), hears(&all, 20)), (vec![1, 8], vec![1, 8]));
+        // A tunnel in no group may be heard by another.
+        let mut ordinary = listed(9, 9);
+        ordinary.group = Group::NONE;
+        let apart = Topology::new(bridge(), [listed(8, 8), ordinary, access(1, 10)]).unwrap();
+        assert_eq!(hears(&apart, 20), [8, 9]);
+    }
+
+    /// Two million names are read to build it: anything that searched a list for each would take minutes.
+    #[test]
+    fn a_thousand_peers_of_a_thousand_vnis_each_are_built_in_one_pass() {
+        let vnis: BTreeMap<Vlan, Vni> = (1..=1000).map(|n| (vlan(n), vni(10_000 + u32::from(n)))).collect();
+        let all: Vec<Vni> = vnis.values().copied().collect();
+        let peers = (0..1000u16).map(|n| {
+            let remote = IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, n]);
+            let port = Port::peer(id(10 + u32::from(n)), remote, 4789, 1500);
+            flooding(port, (n % 2 == 0).then(|| all.clone()), Some(all.clone()))
+        });
+        let bridge = Bridge { vnis, ..Bridge::default() };
+        let topology =
+            Topology::new(vec![bridge], [access(1, 1), access(2, 500)].into_iter().chain(peers)).unwrap();
+        assert_eq!(hears(&topology, 1).len(), 1001);
+        assert_eq!(hears(&topology, 500).len(), 1001);
+        assert!(hears(&topology, 2).is_empty());
     }
 
     #[test]

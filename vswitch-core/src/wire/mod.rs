@@ -8,6 +8,8 @@ pub mod checksum;
 pub mod ethernet;
 pub mod flow;
 pub mod ip;
+pub mod neigh;
+pub mod probe;
 pub mod vlan;
 pub mod vxlan;
 

@@ -19,6 +19,13 @@ pub const OVERHEAD_IPV6: u16 = 40 + 8 + 8 + 14;
 //# reserved fields and MUST be set to zero on transmission and ignored on receipt.
 const FLAG_I: u32 = 0x0800_0000;
 
+//= draft-ietf-nvo3-vxlan-gpe §3.1
+//# OAM Flag Bit (O bit): The O bit is set to indicate that the packet is an OAM packet.
+const FLAG_O: u32 = 0x0100_0000;
+
+/// The header of what nodes tell each other about the path: the O bit of VXLAN-GPE, and nothing else.
+pub const OAM_HEADER: [u8; HEADER_LEN] = [1, 0, 0, 0, 0, 0, 0, 0];
+
 /// A VXLAN network identifier, 0..=16,777,215.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Vni(u32);
@@ -69,6 +76,13 @@ impl Header {
         self.first & FLAG_I != 0
     }
 
+    /// Whether the O bit of VXLAN-GPE is set, which RFC 7348 reserves: not a frame, but word about the path, where
+    /// the I flag is clear.
+    #[must_use]
+    pub const fn is_oam(self) -> bool {
+        self.first & FLAG_O != 0
+    }
+
     /// Whether every reserved bit is zero.
     #[must_use]
     pub const fn reserved_is_zero(self) -> bool {
@@ -100,6 +114,9 @@ mod tests {
         let parsed = Header::parse(&bytes).unwrap();
         assert!(parsed.has_vni() && parsed.reserved_is_zero());
         assert_eq!(parsed.vni().get(), 0x0012_3456);
+        assert!(!parsed.is_oam());
+        let oam = Header::parse(&OAM_HEADER).unwrap();
+        assert!(oam.is_oam() && !oam.has_vni());
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::datapath::clock;
 use crate::observe::metrics;
 use serde_json::{Value, json};
 use vswitch_core::switch::{Step, Worker};
-use vswitch_core::{Arrival, DropReason, PortId, Verdict};
+use vswitch_core::{Arrival, PortId, Verdict};
 
 impl Control {
     pub(super) fn trace(&self, asked: &Trace) -> Result<Value, RpcError> {
@@ -38,7 +38,7 @@ impl Control {
             Verdict::To(_) => ("forward", None),
             Verdict::Flood(_) => ("flood", None),
             Verdict::Drop(reason) => ("drop", Some(reason.name().to_owned())),
-            Verdict::Punt(_) => ("punt", Some(DropReason::TooBig.name().to_owned())),
+            Verdict::Punt(why) => ("punt", Some(why.name().to_owned())),
         };
         let outputs = story.outputs.iter().map(|output| {
             let peer = setup.topology.port(output.port).is_some_and(|port| port.tunnel().is_some());

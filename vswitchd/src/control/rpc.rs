@@ -450,7 +450,7 @@ pub struct TraceAnswer {
     pub steps: Vec<String>,
     /// `forward`, `flood`, `drop` or `punt`.
     pub verdict: String,
-    /// The drop's reason as `drops` names it.
+    /// The drop's reason as `drops` names it; of a punt `too_big`, `neigh` or `probe`.
     pub reason: Option<String>,
     /// Where it would leave.
     pub outputs: Vec<TraceOutput>,

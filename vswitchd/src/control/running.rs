@@ -236,6 +236,7 @@ fn bridge(config: &Config) -> Bridge {
         forward_bpdu: config.switch.forward_bpdu,
         flood_vlans: config.switch.flood_vlans.clone(),
         vlan_limit: if config.switch.vlan_limit == 1 { 1 } else { 2 },
+        neigh_suppress: false,
         vnis: config.vnis().collect(),
     }
 }
@@ -258,6 +259,7 @@ fn core_peer(peer: &RunningPeer, udp_port: u16) -> Port {
         remote: peer.config.address,
         udp_port,
         carries: Carries::PerVni(peer.config.vnis.clone()),
+        floods: None,
         inner_vlan: peer.config.inner_vlan,
         strict: peer.config.strict,
     };

@@ -86,7 +86,7 @@ fn run(punted: &Receiver<Punted>) {
         if !allowances.entry(link.port).or_insert_with(|| Allowance::full(now)).take(now) {
             continue;
         }
-        let Why::TooBig { mtu } = why;
+        let Why::TooBig { mtu } = why else { continue };
         let Some(answer) = too_big(&bytes[..len], mtu) else { continue };
         batch.clear();
         tx.clear();
