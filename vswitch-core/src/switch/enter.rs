@@ -46,7 +46,8 @@ impl<'a> Entered<'a> {
 
     /// What is handed out of it, for this reason.
     pub(super) const fn punt(&self, why: Why) -> Punt {
-        Punt { frame: self.frame as usize, from: self.base as usize, port: self.port.id, why }
+        let (frame, from) = (self.frame as usize, self.base as usize);
+        Punt { frame, from, port: self.port.id, segment: Some(self.segment), why }
     }
 
     /// Where a frame that `to` would have sent is counted when it dies.
@@ -119,7 +120,7 @@ fn from_underlay<'a, S: Sink>(
 /// A probe is no frame: neither counted as one nor dropped.
 #[cold]
 fn probed<S: Sink>(port: PortId, number: u32, sink: &mut S) -> Verdict {
-    sink.punt(Punt { frame: number as usize, from: 0, port, why: Why::Probe });
+    sink.punt(Punt { frame: number as usize, from: 0, port, segment: None, why: Why::Probe });
     Verdict::Punt(Why::Probe)
 }
 

@@ -65,6 +65,8 @@ pub struct Punt {
     pub from: usize,
     /// The port it came in by; an answer leaves there.
     pub port: PortId,
+    /// The segment it was let into; none for a probe.
+    pub segment: Option<Segment>,
     /// What is asked.
     pub why: Why,
 }
