@@ -11,10 +11,11 @@ use super::running::{PublishError, Running, RunningPort};
 use super::socket::{QUEUE_LEN, Request, Server, Serving};
 use super::state::{State, StateFile, fingerprint};
 use crate::config::{Config, ConfigErrors};
-use crate::datapath::{Event, StuckError, Workers, clock};
+use crate::datapath::{self, Event, StuckError, Workers, clock};
 use crate::observe::{Directory, log};
 use crate::slow;
 use crate::sys::event::{Signal, Signals};
+use crate::sys::random::Random;
 use crate::sys::socket;
 use anyhow::{Context as _, anyhow};
 use crossbeam_channel::{Receiver, bounded};
@@ -59,7 +60,7 @@ pub struct Control {
     pub(super) state_file: StateFile,
     pub(super) workers: Workers,
     pub(super) running: Running,
-    pub(super) directory: Directory,
+    pub(super) directory: Arc<Directory>,
     pub(super) seed: [u64; 2],
     pub(super) started: Instant,
     /// MTU last given to each port's interface.
@@ -122,18 +123,30 @@ impl Control {
         let count = file.datapath.workers.map_or_else(default_workers, usize::from);
         let node = options.node.clone().or_else(|| file.node.name.clone()).map_or_else(host_name, Ok)?;
         let (event_sender, events) = bounded(EVENTS);
-        let slow = slow::SlowPath::start().context("starting the slow path")?;
         let wake = Arc::clone(waker);
         // A waker that fails means that the process is ending.
         let wake: Arc<dyn Fn() + Send + Sync> = Arc::new(move || drop(wake.wake()));
-        let workers = Workers::start(count, event_sender, wake, slow.queue()).context("starting workers")?;
-        let seed = random_seed().context("reading random bytes")?;
+        let (punts, punted) = datapath::punts();
+        let workers = Workers::start(count, event_sender.clone(), Arc::clone(&wake), punts)
+            .context("starting workers")?;
+        let directory = Arc::new(Directory::default());
+        let slow = slow::SlowPath::start(slow::Parts {
+            punted,
+            injector: workers.injector(),
+            directory: Arc::clone(&directory),
+            events: event_sender,
+            wake_control: wake,
+        })
+        .context("starting the slow path")?;
+        let mut random = Random::open().context("reading random bytes")?;
+        let mut number = || random.number().context("reading random bytes");
+        let seed = [number()?, number()?];
         let macs = MacTable::new(file.mac_table.limit, file.mac_table.ageing, seed);
         let control = Self {
             node,
             path: options.config.clone(),
             running: Running::new(macs, count),
-            directory: Directory::default(),
+            directory,
             file,
             state,
             state_file,
@@ -230,6 +243,9 @@ impl Control {
             match self.events.try_recv() {
                 Ok(Event::Gone(link)) => lost |= self.lost(&link),
                 Ok(Event::Station(station)) => self.note(station),
+                Ok(Event::Neighbour { port, segment, mac, ip }) => {
+                    self.directory.set_neighbour(segment, ip, mac, port);
+                }
                 Err(_) => break,
             }
         }
@@ -459,15 +475,6 @@ fn default_workers() -> usize {
 fn host_name() -> anyhow::Result<String> {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").context("reading the host name")?;
     Ok(name.trim().to_owned())
-}
-
-fn random_seed() -> std::io::Result<[u64; 2]> {
-    use std::io::Read as _;
-    let mut bytes = [0; 16];
-    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    let (a, b) = bytes.split_at(8);
-    let number = |half: &[u8]| half.iter().fold(0, |n, byte| n << 8 | u64::from(*byte));
-    Ok([number(a), number(b)])
 }
 
 /// Tells systemd, if it started us, how we are (`sd_notify(3)`).

@@ -5,10 +5,12 @@
 
 pub mod clock;
 mod idle;
+mod punt;
 mod setup;
 mod thread;
 mod workers;
 
+pub use punt::{Copied, Injector, Neigh, Probe, Punted, Punts, TooBig, punts};
 pub use setup::{PortLink, Setup};
-pub use thread::{Event, Punted};
+pub use thread::Event;
 pub use workers::{Load, Snapshot, StuckError, Workers};

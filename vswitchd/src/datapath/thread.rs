@@ -5,6 +5,7 @@
 
 use super::clock;
 use super::idle::{Bulk, Idle};
+use super::punt::{Injected, Punts};
 use super::setup::{PortLink, Setup};
 use super::workers::{Command, Load, Snapshot};
 use crate::link::{AnyLink, Link as _, Received, Scratch, Sent};
@@ -13,12 +14,13 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use std::collections::VecDeque;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use vswitch_core::switch::{StationEvent, Worker};
 use vswitch_core::verdict::Why;
-use vswitch_core::{Batch, DropReason, Instant, PortId, TxList};
+use vswitch_core::{Arrival, Batch, DropReason, Instant, Mac, PortId, Segment, TxList};
 
 /// Frames a source may deliver before the next one's turn.
 const BATCH: usize = 64;
@@ -27,31 +29,27 @@ const TICK: Duration = Duration::from_secs(1);
 /// Rounds that a stopping worker grants to what the kernel still holds.
 const DRAIN_ROUNDS: usize = 256;
 const VXLAN_HEADER: u64 = vswitch_core::wire::vxlan::HEADER_LEN as u64;
-/// How much of a refused frame the slow path sees: what an ICMPv6 error may quote (RFC 4443 §2.4), and headers.
-pub(super) const PUNT_LEN: usize = 1280 + 32;
 
 pub(super) const WAKER: Token = Token(0);
 
-/// What a worker tells the control thread.
+/// What workers and the slow path tell the control thread.
 #[derive(Debug)]
 pub enum Event {
     /// The thing behind a link does not exist any more. Weak: whoever closes the link need not wait for this.
     Gone(Weak<PortLink>),
     /// A station was learned or moved.
     Station(StationEvent),
-}
-
-/// A frame for the slow path.
-#[derive(Debug)]
-pub struct Punted {
-    /// The link it came in by; an answer leaves there.
-    pub link: Arc<PortLink>,
-    /// What is asked.
-    pub why: Why,
-    /// The frame's first bytes.
-    pub bytes: [u8; PUNT_LEN],
-    /// How many of them count.
-    pub len: usize,
+    /// A station behind a local port has said that it has an address.
+    Neighbour {
+        /// The port.
+        port: PortId,
+        /// The segment in which it said so.
+        segment: Segment,
+        /// The station.
+        mac: Mac,
+        /// The address.
+        ip: IpAddr,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +57,8 @@ enum Source {
     Port(PortId),
     /// The nth receiving socket of this worker.
     Underlay(usize),
+    /// What the slow path gives back, and says itself.
+    Injected,
 }
 
 impl Source {
@@ -66,11 +66,12 @@ impl Source {
         match self {
             Self::Port(port) => Token(1 + 2 * port.index()),
             Self::Underlay(n) => Token(2 + 2 * n),
+            Self::Injected => WAKER,
         }
     }
 
     fn of(token: Token) -> Option<Self> {
-        let n = token.0.checked_sub(1)?;
+        let Some(n) = token.0.checked_sub(1) else { return Some(Self::Injected) };
         if n % 2 == 0 {
             PortId::new(u32::try_from(n / 2).ok()?).map(Self::Port)
         } else {
@@ -84,7 +85,7 @@ impl Source {
 pub(super) struct Outlets {
     pub(super) events: Sender<Event>,
     pub(super) wake_control: Arc<dyn Fn() + Send + Sync>,
-    pub(super) punts: Sender<Punted>,
+    pub(super) punts: Punts,
     pub(super) bulk: Bulk,
 }
 
@@ -92,10 +93,13 @@ pub(super) struct Thread {
     number: usize,
     poll: Poll,
     commands: Receiver<Command>,
+    injected: Receiver<Injected>,
     outlets: Outlets,
     setup: Arc<Setup>,
     worker: Option<Worker>,
     batch: Batch,
+    /// Frames that were to be handed out and found no room: they are sent on as if nobody had wanted them.
+    kept: Batch,
     tx: TxList,
     scratch: Scratch,
     /// Sources that may have something, each once.
@@ -106,15 +110,22 @@ pub(super) struct Thread {
 }
 
 impl Thread {
-    pub(super) fn new(number: usize, poll: Poll, commands: Receiver<Command>, outlets: Outlets) -> Self {
+    pub(super) fn new(
+        number: usize,
+        poll: Poll,
+        (commands, injected): (Receiver<Command>, Receiver<Injected>),
+        outlets: Outlets,
+    ) -> Self {
         Self {
             number,
             poll,
             commands,
+            injected,
             outlets,
             setup: Arc::default(),
             worker: None,
             batch: Batch::new(BATCH),
+            kept: Batch::new(BATCH),
             tx: TxList::new(),
             scratch: Scratch::default(),
             ready: VecDeque::new(),
@@ -207,6 +218,7 @@ impl Thread {
         let Some(worker) = &mut self.worker else { return false };
         self.batch.clear();
         let (received, at) = match source {
+            Source::Injected => return self.serve_injected(now),
             Source::Port(port) => match self.setup.link(port) {
                 Some(link) => (link.link.receive(port, &mut self.batch), Some(port)),
                 None => return false,
@@ -230,12 +242,30 @@ impl Thread {
         if !self.batch.is_empty() {
             worker.forward(now, &self.batch, &mut self.tx);
             self.send();
-            self.report();
+            self.report(now);
         }
         if gone && let Source::Port(port) = source {
             self.lose(port);
         }
         !drained && !gone
+    }
+
+    /// One batch of what the slow path gave; whether there may be more.
+    fn serve_injected(&mut self, now: Instant) -> bool {
+        for _ in 0..self.batch.capacity() {
+            let Ok(frame) = self.injected.try_recv() else { break };
+            frame.copy_into(&mut self.batch, |port| self.setup.link(port));
+        }
+        self.resume(now);
+        self.report(now);
+        !self.injected.is_empty()
+    }
+
+    /// Sends on the batch's frames, which were counted before or are the switch's own.
+    fn resume(&mut self, now: Instant) {
+        let Some(worker) = &mut self.worker else { return };
+        worker.resume(now, &self.batch, &mut self.tx);
+        self.send();
     }
 
     /// Sends all that is queued; a link that refuses or is full costs only its own frames.
@@ -275,17 +305,16 @@ impl Thread {
     }
 
     /// Passes on what forwarding noticed.
-    fn report(&mut self) {
-        let Some(worker) = &mut self.worker else { return };
-        for punt in worker.punts() {
-            let Some(link) = self.setup.link(punt.port) else { continue };
-            let frame = self.batch.bytes(punt.frame).get(punt.from..).unwrap_or_default();
-            let len = frame.len().min(PUNT_LEN);
-            let mut bytes = [0; PUNT_LEN];
-            bytes[..len].copy_from_slice(&frame[..len]);
-            // A full queue costs the answer, not the frame: that is counted already.
-            let _ = self.outlets.punts.try_send(Punted { link: Arc::clone(link), why: punt.why, bytes, len });
+    fn report(&mut self, now: Instant) {
+        self.hand_out();
+        if !self.kept.is_empty() {
+            std::mem::swap(&mut self.batch, &mut self.kept);
+            self.kept.clear();
+            self.resume(now);
+            // Nothing of them is kept again: what is resumed is not asked for.
+            self.hand_out();
         }
+        let Some(worker) = &mut self.worker else { return };
         let mut told = false;
         let mut lost = 0;
         for event in worker.events() {
@@ -297,6 +326,36 @@ impl Thread {
         worker.counters_mut().events_lost += lost;
         if told {
             (self.outlets.wake_control)();
+        }
+    }
+
+    /// Gives the slow path what is for it, and keeps the frames that it has no room for and that are nowhere else.
+    fn hand_out(&mut self) {
+        let Some(worker) = &self.worker else { return };
+        let punts = &self.outlets.punts;
+        for punt in worker.punts() {
+            let frame = self.batch.bytes(punt.frame).get(punt.from..).unwrap_or_default();
+            let Some((arrival, offload)) = self.batch.arrival(punt.frame) else { continue };
+            let link = self.setup.link(punt.port);
+            match (punt.why, link, punt.segment, arrival) {
+                (Why::TooBig { mtu }, Some(link), ..) => punts.too_big(link, mtu, frame),
+                (Why::Probe, Some(link), _, Arrival::Underlay { remote, .. }) => {
+                    punts.probe(remote, link, frame);
+                }
+                (Why::NeighSeen, Some(link), Some(segment), _) => {
+                    // A copy that finds no room is lost; the frame itself has gone its way.
+                    let _ = punts.neigh(link, segment, false, offload, frame);
+                }
+                (Why::Neigh, link, segment, _) => {
+                    let taken = link
+                        .zip(segment)
+                        .is_some_and(|(link, segment)| punts.neigh(link, segment, true, offload, frame));
+                    if !taken {
+                        self.kept.copy_in(arrival, frame, offload);
+                    }
+                }
+                _ => {}
+            }
         }
     }
 

@@ -1,8 +1,9 @@
 //! The control thread's view of the workers: start, change, ask, stop.
 
 use super::idle::Bulk;
+use super::punt::{Injector, Punts};
 use super::setup::Setup;
-use super::thread::{Event, Outlets, Punted, Thread, WAKER};
+use super::thread::{Event, Outlets, Thread, WAKER};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use mio::{Poll, Waker};
 use std::io;
@@ -49,13 +50,14 @@ pub struct StuckError {
 
 struct Handle {
     commands: Sender<Command>,
-    waker: Waker,
+    waker: Arc<Waker>,
     thread: JoinHandle<io::Result<()>>,
 }
 
 /// All worker threads.
 pub struct Workers {
     handles: Vec<Handle>,
+    injector: Injector,
 }
 
 impl std::fmt::Debug for Workers {
@@ -73,20 +75,28 @@ impl Workers {
         count: usize,
         events: Sender<Event>,
         wake_control: Arc<dyn Fn() + Send + Sync>,
-        punts: Sender<Punted>,
+        punts: Punts,
     ) -> io::Result<Self> {
         let outlets = Outlets { events, wake_control, punts, bulk: Bulk::default() };
-        let mut handles = Vec::with_capacity(count);
+        let (mut handles, mut queues) = (Vec::with_capacity(count), Vec::with_capacity(count));
         for number in 0..count {
             let poll = Poll::new()?;
-            let waker = Waker::new(poll.registry(), WAKER)?;
+            let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
             let (commands, receiver) = bounded(16);
-            let worker = Thread::new(number, poll, receiver, outlets.clone());
+            let (queue, injected) = Injector::queue();
+            queues.push((queue, Arc::clone(&waker)));
+            let worker = Thread::new(number, poll, (receiver, injected), outlets.clone());
             let thread =
                 std::thread::Builder::new().name(format!("worker-{number}")).spawn(|| worker.run())?;
             handles.push(Handle { commands, waker, thread });
         }
-        Ok(Self { handles })
+        Ok(Self { handles, injector: Injector::new(queues) })
+    }
+
+    /// Where frames go that workers are to send on.
+    #[must_use]
+    pub fn injector(&self) -> Injector {
+        self.injector.clone()
     }
 
     /// How many there are.

@@ -1,35 +1,58 @@
-//! The slow path: one thread for frames that ask for an answer.
+//! The slow path: one thread for frames that ask for an answer, and for the probes of peers.
 //!
-//! Today it answers packets that do not fit the way to a peer (ICMP fragmentation needed, ICMPv6 packet too
-//! big). Bounded and rate-limited per port; a full queue costs answers, never frames. Not here: deciding which
-//! frames come (that is the core).
+//! It answers packets that do not fit the way to a peer (ICMP fragmentation needed, ICMPv6 packet too big) and, in the
+//! place of stations that are known, questions where an address is (ARP, neighbour discovery); it tells control whose
+//! addresses it saw; it announces stations that have come. Bounded and limited per port: a full queue costs answers,
+//! never frames. Not here: deciding which frames come (that is the core), who is known (that is control).
 
+mod announce;
+mod counters;
 mod neigh;
+mod thread;
 mod too_big;
 
+pub use counters::{SlowCounters, SlowCounts};
 pub use neigh::{Question, Refusal, Seen, announcement, read};
 pub use too_big::too_big;
 
-use crate::datapath::{Punted, clock};
-use crate::link::{Link as _, Scratch};
-use crossbeam_channel::{Receiver, Sender, bounded};
-use std::collections::HashMap;
+use crate::datapath::{Event, Injector, PortLink, Punted};
+use crate::observe::Directory;
+use crossbeam_channel::{Sender, bounded};
 use std::io;
-use std::time::Duration;
-use vswitch_core::frame::{Head, TxRange};
-use vswitch_core::verdict::Why;
-use vswitch_core::{Arrival, Batch, Instant, Offload, PortId, TxList};
+use std::net::IpAddr;
+use std::sync::Arc;
+use thread::Thread;
+use vswitch_core::Mac;
 
-/// Frames that may wait.
-const QUEUE: usize = 64;
-/// Answers a port may be given at once, and one more after each [`REFILL`].
-const BURST: u32 = 50;
-const REFILL: Duration = Duration::from_millis(10);
+/// Commands that may wait; more make control wait, which the thread never does.
+const COMMANDS: usize = 256;
 
-/// The thread's queue; the thread ends when nobody can put anything into it any more.
+/// What the thread works with.
+pub struct Parts {
+    /// What workers hand out.
+    pub punted: Punted,
+    /// Where it gives back what found no answer.
+    pub injector: Injector,
+    /// By which it answers.
+    pub directory: Arc<Directory>,
+    /// Where it tells control what it saw.
+    pub events: Sender<Event>,
+    /// Called after `events` were sent.
+    pub wake_control: Arc<dyn Fn() + Send + Sync>,
+}
+
+/// What control tells the thread.
+#[derive(Debug)]
+enum Command {
+    /// See [`SlowPath::announce`].
+    Announce { link: Arc<PortLink>, tag: Option<[u8; 4]>, stations: Vec<(Mac, IpAddr)> },
+}
+
+/// The thread, for control. It ends when this is dropped, or when there are no more workers.
 #[derive(Debug)]
 pub struct SlowPath {
-    queue: Sender<Punted>,
+    commands: Sender<Command>,
+    counters: Arc<SlowCounters>,
 }
 
 impl SlowPath {
@@ -37,78 +60,29 @@ impl SlowPath {
     ///
     /// # Errors
     /// When the kernel gives no thread.
-    pub fn start() -> io::Result<Self> {
-        let (queue, punted) = bounded(QUEUE);
-        std::thread::Builder::new().name("slow-path".to_owned()).spawn(move || run(&punted))?;
-        Ok(Self { queue })
+    pub fn start(parts: Parts) -> io::Result<Self> {
+        let (commands, orders) = bounded(COMMANDS);
+        let counters = Arc::default();
+        let thread = Thread::new(parts, orders, Arc::clone(&counters));
+        std::thread::Builder::new().name("slow-path".to_owned()).spawn(move || thread.run())?;
+        Ok(Self { commands, counters })
     }
 
-    /// Where workers put frames.
+    /// What it has done so far.
     #[must_use]
-    pub fn queue(&self) -> Sender<Punted> {
-        self.queue.clone()
-    }
-}
-
-/// How many answers a port may still get.
-#[derive(Clone, Copy, Debug)]
-struct Allowance {
-    left: u32,
-    since: Instant,
-}
-
-impl Allowance {
-    const fn full(now: Instant) -> Self {
-        Self { left: BURST, since: now }
+    pub const fn counters(&self) -> &Arc<SlowCounters> {
+        &self.counters
     }
 
-    fn take(&mut self, now: Instant) -> bool {
-        let earned = now.since(self.since).as_nanos() / REFILL.as_nanos();
-        if earned > 0 {
-            self.left = self.left.saturating_add(u32::try_from(earned).unwrap_or(u32::MAX)).min(BURST);
-            self.since = now;
-        }
-        self.left = match self.left.checked_sub(1) {
-            Some(left) => left,
-            None => return false,
-        };
-        true
+    /// Says to a segment that each of `stations` has its address, in frames as if they came in by `link`: with `tag`
+    /// (TPID, then control information) where frames of that segment have one there. At once, and once more a second
+    /// later. Addresses that no station can have are passed over.
+    pub fn announce(&self, link: &Arc<PortLink>, tag: Option<[u8; 4]>, stations: Vec<(Mac, IpAddr)>) {
+        self.tell(Command::Announce { link: Arc::clone(link), tag, stations });
     }
-}
 
-fn run(punted: &Receiver<Punted>) {
-    let mut allowances: HashMap<PortId, Allowance> = HashMap::new();
-    let mut batch = Batch::new(1);
-    let mut tx = TxList::new();
-    let mut scratch = Scratch::default();
-    while let Ok(Punted { link, why, bytes, len }) = punted.recv() {
-        let now = clock::now();
-        if !allowances.entry(link.port).or_insert_with(|| Allowance::full(now)).take(now) {
-            continue;
-        }
-        let Why::TooBig { mtu } = why else { continue };
-        let Some(answer) = too_big(&bytes[..len], mtu) else { continue };
-        batch.clear();
-        tx.clear();
-        if batch.copy_in(Arrival::Port(link.port), &answer, Offload::NONE)
-            && let Some(whole) = TxRange::new(0, 0, answer.len())
-        {
-            tx.push(link.port, Head::NONE, &[whole], Offload::NONE, 0);
-            // An answer that is lost is asked for again by the next frame.
-            let _ = link.link.send(&batch, &tx, link.port, &mut scratch);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_port_gets_a_burst_and_then_one_answer_per_refill() {
-        let mut allowance = Allowance::full(Instant::ZERO);
-        assert_eq!((0..100).filter(|_| allowance.take(Instant::ZERO)).count(), 50);
-        let later = Instant::ZERO.after(REFILL * 3);
-        assert_eq!((0..100).filter(|_| allowance.take(later)).count(), 3);
+    /// A thread that has ended has nobody left to serve.
+    fn tell(&self, command: Command) {
+        let _ = self.commands.send(command);
     }
 }

@@ -79,6 +79,12 @@ refusals! {
 impl Refusal {
     /// How many there are.
     pub const COUNT: usize = Self::ALL.len();
+
+    /// The counter's place.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
 }
 
 /// What a message tells and asks.
@@ -529,7 +535,7 @@ mod tests {
     #[test]
     fn every_refusal_has_its_own_name_and_place() {
         for (at, refusal) in Refusal::ALL.iter().enumerate() {
-            assert_eq!(*refusal as usize, at);
+            assert_eq!(refusal.index(), at);
             assert_eq!(Refusal::ALL.iter().filter(|other| other.name() == refusal.name()).count(), 1);
         }
     }

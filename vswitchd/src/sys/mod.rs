@@ -12,6 +12,7 @@ pub mod mmsg;
 pub mod netlink;
 pub mod netns;
 pub mod process;
+pub mod random;
 pub mod rights;
 pub mod socket;
 pub mod tun;
