@@ -1,5 +1,6 @@
 //! Seeds the corpora: every captured frame of ../shared/pcaps (or $VSWITCH_SHARED) to the targets that eat frames,
-//! every VXLAN datagram among them to the one that eats datagrams, every file of configs/ to the one that eats files.
+//! every VXLAN datagram among them to the one that eats datagrams, those of ARP and neighbour discovery to the one that
+//! reads them, every file of configs/ to the one that eats files.
 //! Run from anywhere: `cargo run -p vswitch-fuzz --example seed`. Running it again changes nothing.
 //!
 //! Not here: crash files, which the tests replay from where they are kept.
@@ -8,7 +9,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 use vswitch_core::Vni;
-use vswitch_core::wire::{ip, vxlan};
+use vswitch_core::wire::{ip, neigh, vxlan};
 use vswitch_tests::pcap;
 
 /// The largest seed: longer ones make a fuzzer slow and are never needed.
@@ -40,7 +41,18 @@ fn main() -> io::Result<()> {
         seed(home, target, &frames)?;
     }
     seed(home, "vxlan", &datagrams)?;
+    // Whole frames, and the beginnings of changed ones.
+    let mut neighbours: BTreeSet<Vec<u8>> = (1..64).map(|choice| vec![choice]).collect();
+    neighbours.extend(
+        frames.iter().filter(|frame| is_about_neighbours(frame)).map(|frame| [&[0], &frame[..]].concat()),
+    );
+    seed(home, "neigh", &neighbours)?;
     seed(home, "config", &files)
+}
+
+/// Whether the slow path would be asked of it.
+fn is_about_neighbours(frame: &[u8]) -> bool {
+    neigh::message(frame, false).or_else(|| neigh::message(frame, true)).is_some()
 }
 
 /// What a UDP datagram to port 4789 carries.
