@@ -286,13 +286,7 @@ impl Reference {
     }
 
     /// Learns the source, finds the destination, and sends.
-    fn carry(
-        &mut self,
-        now: u64,
-        from: &Port,
-        frame: &Inside,
-        arriving: bool,
-    ) -> Result<Sent, DropReason> {
+    fn carry(&mut self, now: u64, from: &Port, frame: &Inside, arriving: bool) -> Result<Sent, DropReason> {
         let vlan = Vlan::new(frame.vlan.vid).ok_or(DropReason::VlanReserved)?;
         let bridge = &self.spec.bridges[usize::from(frame.bridge)];
         if bridge.flood_vlans.contains(vlan) {
