@@ -4,8 +4,12 @@
 //! big). Bounded and rate-limited per port; a full queue costs answers, never frames. Not here: deciding which
 //! frames come (that is the core).
 
+mod path_mtu;
+mod probe;
+mod prober;
 mod too_big;
 
+pub use prober::{Output, PeerState, ProbePeer, Prober, Random, Status};
 pub use too_big::too_big;
 
 use crate::datapath::{Punted, clock};
