@@ -104,18 +104,7 @@ impl Driven {
         self.tx.clear();
         assert!(self.batch.copy_in(arrival, bytes, owed), "{} bytes do not fit a slot", bytes.len());
         self.worker.forward(now, &self.batch, &mut self.tx);
-        let mut left: Vec<(PortId, Vec<u8>, (Offload, u32))> = Vec::new();
-        for port in self.tx.ports() {
-            for record in self.tx.records(*port) {
-                let mut frame = Vec::new();
-                self.tx.copy_out(record, &self.batch, &mut frame);
-                assert_eq!(frame.len(), record.len());
-                left.push((*port, frame, (record.offload, record.entropy)));
-            }
-        }
-        left.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
-        let (sent, facts): (Sent, _) =
-            left.into_iter().map(|(port, frame, fact)| ((port, frame), fact)).unzip();
+        let (sent, facts) = self.left();
         let punts = self.worker.punts().to_vec();
         let dropped = if sent.is_empty() { self.risen(&before) } else { None };
         if owed.is_none() && !self.gives_up(&story) {
@@ -128,6 +117,41 @@ impl Driven {
         let handed_out = matches!(story.verdict, Verdict::Punt(Why::Probe | Why::Neigh));
         assert_eq!(dropped.is_some(), sent.is_empty() && !handed_out, "{:?}", story.verdict);
         Passed { sent, facts, dropped, punts, story }
+    }
+
+    /// A frame that was handed out comes back: what leaves, and why nothing does.
+    ///
+    /// # Panics
+    /// When it is counted as received once more, or handed out again for the same reason.
+    pub fn resume(&mut self, now: Instant, arrival: Arrival, bytes: &[u8]) -> (Sent, Option<DropReason>) {
+        let before = self.worker.counters().clone();
+        self.batch.clear();
+        self.tx.clear();
+        assert!(self.batch.copy_in(arrival, bytes, Offload::NONE), "{} bytes do not fit a slot", bytes.len());
+        self.worker.resume(now, &self.batch, &mut self.tx);
+        let (sent, _) = self.left();
+        for port in self.worker.topology().ports().map(|port| port.id) {
+            let (was, is) = (before.port(port), self.worker.counters().port(port));
+            assert_eq!((was.rx_frames, was.rx_bytes), (is.rx_frames, is.rx_bytes), "port {port}");
+        }
+        assert!(self.worker.punts().iter().all(|punt| matches!(punt.why, Why::TooBig { .. } | Why::Probe)));
+        let dropped = if sent.is_empty() { self.risen(&before) } else { None };
+        (sent, dropped)
+    }
+
+    /// What is in the list: what left, sorted by port number, and what each owes.
+    fn left(&self) -> (Sent, Vec<(Offload, u32)>) {
+        let mut left: Vec<(PortId, Vec<u8>, (Offload, u32))> = Vec::new();
+        for port in self.tx.ports() {
+            for record in self.tx.records(*port) {
+                let mut frame = Vec::new();
+                self.tx.copy_out(record, &self.batch, &mut frame);
+                assert_eq!(frame.len(), record.len());
+                left.push((*port, frame, (record.offload, record.entropy)));
+            }
+        }
+        left.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+        left.into_iter().map(|(port, frame, fact)| ((port, frame), fact)).unzip()
     }
 
     /// Whether learning the source made the table give up an entry, which may have been the destination's: the one

@@ -162,6 +162,28 @@ impl Frame {
         self.payload(ETHERTYPE_ARP, &message)
     }
 
+    /// A message of Neighbor Discovery (RFC 4861 §4) in this frame, checksum filled in and hop limit 255: `kind` 135
+    /// asks, 136 answers with these `flags` (R, S and O in bits 7, 6 and 5); `options` go behind the target.
+    #[must_use]
+    pub fn neighbour(
+        self,
+        (kind, flags): (u8, u8),
+        (src, dst): (Ipv6Addr, Ipv6Addr),
+        target: Ipv6Addr,
+        options: &[u8],
+    ) -> Self {
+        let mut message = vec![kind, 0, 0, 0, flags, 0, 0, 0];
+        message.extend(target.octets());
+        message.extend(options);
+        let (src, dst) = (src.into(), dst.into());
+        let sum = checksum(pseudo_header(src, dst, protocol::ICMPV6, message.len()), &message);
+        message[2..4].copy_from_slice(&sum.to_be_bytes());
+        let mut frame = self.ip(src, dst, protocol::ICMPV6, &message);
+        // Behind the type, byte 7 of the header.
+        frame.rest[2 + 7] = 255;
+        frame
+    }
+
     /// The frame as it stands on a wire, without padding or FCS.
     #[must_use]
     pub fn bytes(&self) -> Vec<u8> {

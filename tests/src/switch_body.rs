@@ -17,10 +17,11 @@ use vswitch_core::port::{
     Attachment, Carries, Group, InnerVlan, Port, PortId, PriorityTags, Segment, Tunnel, VlanSet,
 };
 use vswitch_core::time::Instant;
-use vswitch_core::verdict::DropReason;
+use vswitch_core::verdict::{DropReason, Verdict, Why};
 use vswitch_core::wire::ethernet::Mac;
+use vswitch_core::wire::probe;
 use vswitch_core::wire::vlan::{Priority, TPID_CTAG, TPID_STAG, Tag, Vlan};
-use vswitch_core::wire::vxlan::Vni;
+use vswitch_core::wire::vxlan::{self as header, Vni};
 
 /// The VLANs that ports and frames are drawn from.
 pub const VLANS: [u16; 5] = [0, 10, 12, 20, 4094];
@@ -73,7 +74,7 @@ fn some_bridge(choices: &mut Choices<'_>, number: usize) -> BridgeSpec {
         forward_bpdu: bits & 0x80 != 0,
         flood_vlans: flooded.into_iter().collect(),
         vlan_limit: if bits & 0x40 != 0 { 2 } else { 1 },
-        neigh_suppress: false,
+        neigh_suppress: named & 0x80 != 0,
         vnis: (0..)
             .zip(VLANS)
             .filter(|(at, _)| named >> at & 1 == 0)
@@ -106,13 +107,20 @@ fn some_peer(choices: &mut Choices<'_>, n: u8, vnis: &[Vni]) -> Port {
     let bits = choices.byte();
     let some = choices.byte();
     let shared = vnis.iter().zip(0..8).filter(|(_, at)| some >> at & 1 != 0).map(|(vni, _)| *vni).collect();
+    let hosted = if bits & 0x40 != 0 { Some(choices.byte()) } else { None };
+    let floods = hosted.map(|hosted| {
+        // Twice the same, and one that nobody has, say no more than once.
+        let vnis = vnis.iter().chain(vnis.first()).zip(0..8);
+        let hosted = vnis.filter(|(_, at)| hosted >> at & 1 != 0).map(|(vni, _)| *vni);
+        hosted.chain([vni_of(7, 7)]).collect()
+    });
     let mut port = Port::new(
         id(FIRST_PEER as usize + usize::from(n)),
         Attachment::Tunnel(Tunnel {
             remote: peer_address(n),
             udp_port: 4789,
             carries: Carries::PerVni((bits & 1 != 0).then_some(shared)),
-            floods: None,
+            floods,
             inner_vlan: if bits & 2 != 0 { InnerVlan::Carry } else { InnerVlan::Strip },
             strict: bits & 4 != 0,
         }),
@@ -188,6 +196,7 @@ pub fn some_frame(choices: &mut Choices<'_>, most_tags: u8) -> Vec<u8> {
             frame.udp((a, 1000 + u16::from(kind)), (b, 53), &[kind; 20])
         }
         3 => frame.payload(0x88b5, &vec![1; 1430 + usize::from(kind)]),
+        4..7 => some_neighbour(choices, frame),
         _ => frame,
     };
     let mut bytes = frame.bytes();
@@ -195,6 +204,27 @@ pub fn some_frame(choices: &mut Choices<'_>, most_tags: u8) -> Vec<u8> {
         bytes.truncate(usize::from(choices.byte()) % 24);
     }
     bytes
+}
+
+/// ARP or Neighbor Discovery, one byte of it wrong now and then.
+fn some_neighbour(choices: &mut Choices<'_>, frame: Frame) -> Frame {
+    let (bits, wrong) = (choices.byte(), choices.byte());
+    let dst = if wrong & 0x40 != 0 { Mac::BROADCAST } else { frame.dst };
+    let frame = Frame { dst, ..frame };
+    let mut frame = if bits & 1 == 0 {
+        let address = |bits| Ipv4Addr::new(10, 0, 0, bits & 3);
+        let (src, target) = (frame.src, Mac::from_u64(0));
+        frame.arp(1 + u16::from(bits >> 1 & 1), (src, address(bits >> 2)), (target, address(bits >> 4)))
+    } else {
+        let address = |bits| Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, u16::from(bits & 3));
+        let (src, target) = (address(bits >> 2), address(bits >> 4));
+        frame.neighbour((133 + (bits >> 1 & 3), 0), (src, target), target, &[])
+    };
+    if wrong & 0x80 != 0 {
+        let at = usize::from(wrong) % frame.rest.len();
+        frame.rest[at] ^= 1 << (bits >> 5);
+    }
+    frame
 }
 
 /// A datagram of VXLAN: mostly a good one.
@@ -209,6 +239,10 @@ pub fn some_datagram(choices: &mut Choices<'_>, spec: &Spec) -> Vec<u8> {
         bits @ 0..16 => bytes[usize::from(bits) % 8] ^= 1 << (choices.byte() % 8),
         16 => bytes.truncate(usize::from(choices.byte()) % 30),
         17 => bytes[0] = 0,
+        18..24 => {
+            bytes = [&header::OAM_HEADER[..], &probe::MAGIC, &bytes].concat();
+            bytes[0] |= one_of(choices, [0, 0, 0, 8, 0x80]);
+        }
         _ => {}
     }
     bytes
@@ -262,7 +296,7 @@ fn check_rules(spec: &Spec, arrival: Arrival, passed: &Passed) {
     }
 }
 
-/// How often frames met each end: `"sent"`, or the name of a drop.
+/// How often frames met each end: `"sent"`, the name of a drop, or what it was handed out for instead.
 pub type Ends = BTreeMap<&'static str, u64>;
 
 /// Two switches of one configuration, the core and the reference, fed the same steps; returns what became of the
@@ -306,10 +340,21 @@ pub fn switch_body(data: &[u8]) -> Ends {
             Arrival::Underlay { remote, .. } => (naive.datagram_in(now, remote, &bytes), naive.dropped()),
         };
         check_rules(&spec, arrival, &passed);
+        let punted = passed.punts.iter().map(|punt| punt.why).find(|why| !matches!(why, Why::TooBig { .. }));
+        assert_eq!(punted, naive.punted(), "{}", describe(&bytes));
         if passed.sent != expected || !same_reason(passed.dropped, dropped) {
             panic!("{}", parted(&spec, step, now, arrival, &bytes, &passed, &expected, dropped));
         }
-        *ends.entry(passed.dropped.map_or("sent", DropReason::name)).or_default() += 1;
+        let end = match passed.story.verdict {
+            Verdict::Punt(why) => why.name(),
+            _ if punted == Some(Why::NeighSeen) => Why::NeighSeen.name(),
+            _ => passed.dropped.map_or("sent", DropReason::name),
+        };
+        *ends.entry(end).or_default() += 1;
+        if let (Some(Why::Neigh), Arrival::Port(port)) = (punted, arrival) {
+            let back = core.resume(Instant::from_secs(now), arrival, &bytes);
+            assert_eq!(back, (naive.resume(now, port, &bytes), naive.dropped()), "{}", describe(&bytes));
+        }
         if choices.byte() == 1 {
             core.worker().tick(Instant::from_secs(now));
         }

@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use vswitch_core::frame::Arrival;
 use vswitch_core::port::{Attachment, Carries, InnerVlan, Port, PortId, Tunnel};
 use vswitch_core::time::Instant;
-use vswitch_core::verdict::DropReason;
+use vswitch_core::verdict::{DropReason, Why};
 use vswitch_core::wire::vlan::Vlan;
 use vswitch_core::wire::vxlan::Vni;
 
@@ -62,6 +62,11 @@ pub fn spec(inner_vlan: InnerVlan, strict: bool) -> Spec {
         port
     }));
     spec
+}
+
+/// Whether a datagram from a peer is no frame but a probe, by the letter.
+fn is_probe(from: Option<u8>, datagram: &[u8]) -> bool {
+    from.is_some() && datagram.len() >= 48 && datagram[0] & 0x09 == 0x01 && datagram[8..12] == *b"VSWP"
 }
 
 /// Why a datagram from `from` is refused, by the letter; `None` when it is let in.
@@ -118,7 +123,11 @@ pub fn vxlan_body(data: &[u8]) {
     let mut switch = Driven::new(&spec);
     let passed = switch.pass(Instant::ZERO, from_peer(remote), datagram);
     let refused = refusal(from, carry, strict, datagram);
-    if let Some(reason) = refused {
+    if is_probe(from, datagram) {
+        let whys: Vec<Why> = passed.punts.iter().map(|punt| punt.why).collect();
+        assert_eq!((passed.dropped, whys), (None, vec![Why::Probe]), "{}", hex(datagram));
+        assert!(passed.sent.is_empty() && switch.macs().is_empty());
+    } else if let Some(reason) = refused {
         assert_eq!(passed.dropped, Some(reason), "{}", hex(datagram));
         assert!(passed.sent.is_empty());
         assert!(switch.macs().is_empty(), "a refused datagram taught something");

@@ -5,6 +5,7 @@
 
 use std::panic::catch_unwind;
 use vswitch_core::DropReason;
+use vswitch_core::verdict::Why;
 use vswitch_tests::rng::Rng;
 use vswitch_tests::switch_body::{Ends, switch_body};
 
@@ -39,6 +40,9 @@ fn the_core_does_what_the_reference_does_in_every_random_run() {
                 | DropReason::BadOffload
         );
         assert!(elsewhere || runs < 400 || all.contains_key(reason.name()), "{reason} never came");
+    }
+    for why in [Why::Neigh, Why::NeighSeen, Why::Probe].map(Why::name) {
+        assert!(runs < 400 || all.contains_key(why), "{why} never came");
     }
 }
 

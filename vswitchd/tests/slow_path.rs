@@ -146,6 +146,7 @@ impl Scene {
                 directory: Arc::clone(&self.directory),
                 events: self.tell.clone(),
                 wake_control: Arc::new(|| {}),
+                random: Box::new(|bytes| bytes.fill(7)),
             })
             .unwrap(),
         );

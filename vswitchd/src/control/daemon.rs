@@ -130,17 +130,20 @@ impl Control {
         let workers = Workers::start(count, event_sender.clone(), Arc::clone(&wake), punts)
             .context("starting workers")?;
         let directory = Arc::new(Directory::default());
+        let mut random = Random::open().context("reading random bytes")?;
+        let mut number = || random.number().context("reading random bytes");
+        let seed = [number()?, number()?];
         let slow = slow::SlowPath::start(slow::Parts {
             punted,
             injector: workers.injector(),
             directory: Arc::clone(&directory),
             events: event_sender,
             wake_control: wake,
+            random: Box::new(move |bytes| {
+                random.fill(bytes).expect("the kernel's random numbers can be read once they are open");
+            }),
         })
         .context("starting the slow path")?;
-        let mut random = Random::open().context("reading random bytes")?;
-        let mut number = || random.number().context("reading random bytes");
-        let seed = [number()?, number()?];
         let macs = MacTable::new(file.mac_table.limit, file.mac_table.ageing, seed);
         let control = Self {
             node,
@@ -246,6 +249,7 @@ impl Control {
                 Ok(Event::Neighbour { port, segment, mac, ip }) => {
                     self.directory.set_neighbour(segment, ip, mac, port);
                 }
+                Ok(Event::Peer { .. }) => {}
                 Err(_) => break,
             }
         }

@@ -9,6 +9,7 @@ use super::punt::{Injected, Punts};
 use super::setup::{PortLink, Setup};
 use super::workers::{Command, Load, Snapshot};
 use crate::link::{AnyLink, Link as _, Received, Scratch, Sent};
+use crate::slow::PeerState;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
@@ -49,6 +50,18 @@ pub enum Event {
         mac: Mac,
         /// The address.
         ip: IpAddr,
+    },
+    /// What is known of a peer has changed: whether it lives, what the path to it carries, or how long its answers
+    /// take.
+    Peer {
+        /// The peer.
+        address: IpAddr,
+        /// Whether it lives.
+        state: PeerState,
+        /// What the path carries, in bytes of outer IP packet, as far as that was found out.
+        mtu: Option<u16>,
+        /// How long its answers take.
+        rtt: Option<Duration>,
     },
 }
 

@@ -2,17 +2,22 @@
 //!
 //! It answers packets that do not fit the way to a peer (ICMP fragmentation needed, ICMPv6 packet too big) and, in the
 //! place of stations that are known, questions where an address is (ARP, neighbour discovery); it tells control whose
-//! addresses it saw; it announces stations that have come. Bounded and limited per port: a full queue costs answers,
+//! addresses it saw; it announces stations that have come; it asks peers whether they live, and answers them. Bounded and limited per port: a full queue costs answers,
 //! never frames. Not here: deciding which frames come (that is the core), who is known (that is control).
 
 mod announce;
 mod counters;
 mod neigh;
+mod path_mtu;
+mod peers;
+mod probe;
+mod prober;
 mod thread;
 mod too_big;
 
 pub use counters::{SlowCounters, SlowCounts};
 pub use neigh::{Question, Refusal, Seen, announcement, read};
+pub use prober::{Output, PeerState, ProbePeer, Prober, Random, Status};
 pub use too_big::too_big;
 
 use crate::datapath::{Event, Injector, PortLink, Punted};
@@ -39,6 +44,8 @@ pub struct Parts {
     pub events: Sender<Event>,
     /// Called after `events` were sent.
     pub wake_control: Arc<dyn Fn() + Send + Sync>,
+    /// Where the numbers come from that peers must return.
+    pub random: Random,
 }
 
 /// What control tells the thread.
@@ -46,6 +53,12 @@ pub struct Parts {
 enum Command {
     /// See [`SlowPath::announce`].
     Announce { link: Arc<PortLink>, tag: Option<[u8; 4]>, stations: Vec<(Mac, IpAddr)> },
+    /// See [`SlowPath::set_peers`].
+    Peers(Vec<(ProbePeer, Arc<PortLink>)>),
+    /// See [`SlowPath::suspect`].
+    Suspect(IpAddr),
+    /// See [`SlowPath::heard`].
+    Heard(Vec<IpAddr>),
 }
 
 /// The thread, for control. It ends when this is dropped, or when there are no more workers.
@@ -79,6 +92,21 @@ impl SlowPath {
     /// later. Addresses that no station can have are passed over.
     pub fn announce(&self, link: &Arc<PortLink>, tag: Option<[u8; 4]>, stations: Vec<(Mac, IpAddr)>) {
         self.tell(Command::Announce { link: Arc::clone(link), tag, stations });
+    }
+
+    /// These are the peers to be probed, each with the link to it; nobody else is any more. What is known of one stays.
+    pub fn set_peers(&self, peers: Vec<(ProbePeer, Arc<PortLink>)>) {
+        self.tell(Command::Peers(peers));
+    }
+
+    /// Somebody says that the peer of this address does not answer: it is asked at once.
+    pub fn suspect(&self, peer: IpAddr) {
+        self.tell(Command::Suspect(peer));
+    }
+
+    /// Frames came from these peers since the last call: they need not be asked for a while.
+    pub fn heard(&self, peers: Vec<IpAddr>) {
+        self.tell(Command::Heard(peers));
     }
 
     /// A thread that has ended has nobody left to serve.

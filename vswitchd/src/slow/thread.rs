@@ -7,8 +7,9 @@
 use super::announce::Announcements;
 use super::counters::SlowCounters;
 use super::neigh::{Question, read};
+use super::peers::Peers;
 use super::{Command, Parts, too_big};
-use crate::datapath::{Event, Injector, Neigh, PortLink, Probe, Punted, TooBig, clock};
+use crate::datapath::{Event, Injector, Neigh, PortLink, Punted, TooBig, clock};
 use crate::link::{Link as _, Scratch, Sent};
 use crate::observe::Directory;
 use crossbeam_channel::{Receiver, Select, Sender, TryRecvError};
@@ -81,15 +82,15 @@ impl Allowances {
     }
 }
 
-/// What frames of the switch's own are sent with.
-struct Out {
+/// What frames and datagrams of the switch's own are sent with.
+pub(super) struct Out {
     batch: Batch,
     tx: TxList,
     scratch: Scratch,
 }
 
 impl Out {
-    fn send(&mut self, link: &PortLink, frame: &[u8]) -> Sent {
+    pub(super) fn send(&mut self, link: &PortLink, frame: &[u8]) -> Sent {
         self.batch.clear();
         self.tx.clear();
         if self.batch.copy_in(Arrival::Port(link.port), frame, Offload::NONE)
@@ -114,6 +115,7 @@ pub(super) struct Thread {
     too_big: Allowances,
     neigh: Allowances,
     announcements: Announcements,
+    peers: Peers,
     out: Out,
 }
 
@@ -122,7 +124,7 @@ struct Ended;
 
 impl Thread {
     pub(super) fn new(parts: Parts, commands: Receiver<Command>, counters: Arc<SlowCounters>) -> Self {
-        let Parts { punted, injector, directory, events, wake_control } = parts;
+        let Parts { punted, injector, directory, events, wake_control, random } = parts;
         Self {
             punted,
             commands,
@@ -135,6 +137,7 @@ impl Thread {
             too_big: Allowances::new(TOO_BIG_RATE),
             neigh: Allowances::new(NEIGH_RATE),
             announcements: Announcements::default(),
+            peers: Peers::new(clock::now(), random),
             out: Out { batch: Batch::new(1), tx: TxList::new(), scratch: Scratch::default() },
         }
     }
@@ -156,7 +159,7 @@ impl Thread {
         let mut busy = false;
         for _ in 0..SHARE {
             let Some(probe) = next(&self.punted.probes)? else { break };
-            self.hear_probe(probe, now);
+            self.peers.hear(now, &probe);
             busy = true;
         }
         for _ in 0..SHARE {
@@ -164,6 +167,8 @@ impl Thread {
             self.obey(command, now);
             busy = true;
         }
+        self.peers.do_due(now, &mut self.out);
+        self.told |= self.peers.tell(&self.events);
         while self.injector.has_room()
             && let Some((link, frame)) = self.announcements.next(now)
         {
@@ -202,7 +207,7 @@ impl Thread {
         let room = (!has_room).then(|| now.after(ROOM));
         let said = self.announcements.next_due(now).filter(|_| has_room);
         // What is ready is looked for by whoever reads it.
-        match room.into_iter().chain(said).min() {
+        match [room, said, self.peers.next_due(now)].into_iter().flatten().min() {
             Some(due) => drop(select.ready_timeout(due.since(now))),
             None => drop(select.ready()),
         }
@@ -213,10 +218,11 @@ impl Thread {
             Command::Announce { link, tag, stations } => {
                 self.announcements.add(now, &link, tag, &stations);
             }
+            Command::Peers(peers) => self.peers.set(peers),
+            Command::Suspect(peer) => self.peers.suspect(now, peer),
+            Command::Heard(peers) => self.peers.heard(peers),
         }
     }
-
-    fn hear_probe(&mut self, _probe: Probe, _now: Instant) {}
 
     /// Tells a sender which packets fit.
     fn refuse(&mut self, TooBig { link, mtu, frame }: &TooBig, now: Instant) {

@@ -14,13 +14,21 @@ impl Random {
         File::open("/dev/urandom").map(Self)
     }
 
+    /// Fills `bytes`.
+    ///
+    /// # Errors
+    /// When the device does not give them.
+    pub fn fill(&mut self, bytes: &mut [u8]) -> io::Result<()> {
+        self.0.read_exact(bytes)
+    }
+
     /// The next 64 bits.
     ///
     /// # Errors
     /// When the device does not give them.
     pub fn number(&mut self) -> io::Result<u64> {
         let mut bytes = [0; 8];
-        self.0.read_exact(&mut bytes)?;
+        self.fill(&mut bytes)?;
         Ok(u64::from_ne_bytes(bytes))
     }
 }
