@@ -6,7 +6,6 @@
 //! many, a datagram that gives birth to datagrams. Not here: links of an operating system, and time that passes.
 
 use crate::frames::{Frame, ctag, describe, station};
-use crate::reference::{BridgeSpec, Spec};
 use crate::rng::Rng;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -18,7 +17,7 @@ use vswitch_core::frame::{Arrival, Batch, TxList};
 use vswitch_core::mac_table::MacTable;
 use vswitch_core::offload::Offload;
 use vswitch_core::port::{Attachment, Port, PortId};
-use vswitch_core::switch::Worker;
+use vswitch_core::switch::{Bridge, Topology, Worker};
 use vswitch_core::time::Instant;
 use vswitch_core::wire::ethernet::{ADDRESSES_LEN, Mac};
 use vswitch_core::wire::vlan::{Tag, Vlan};
@@ -73,6 +72,49 @@ struct Node {
     side: usize,
 }
 
+/// Makes a MAC table, as [`MacTable::new`] does.
+type Table = fn(u32, Duration, [u64; 2]) -> MacTable;
+
+/// What is configured.
+struct Plan {
+    vlans: RangeInclusive<u16>,
+    /// The local ports of each node.
+    local: Vec<Vec<Attachment>>,
+    /// Whether a node's peers know which VNIs it hosts.
+    tells: bool,
+}
+
+impl Plan {
+    /// Local ports have the numbers below, with some to spare.
+    fn first_peer(&self) -> usize {
+        self.local.iter().map(|ports| ports.len() / 16 * 16 + 17).max().unwrap_or(1)
+    }
+
+    /// The VNIs that a node hosts.
+    fn hosted(&self, node: usize) -> Vec<Vni> {
+        let vlan = |port: &Attachment| match port {
+            Attachment::Access(vlan) => Some(*vlan),
+            _ => None,
+        };
+        self.local[node].iter().filter_map(vlan).map(|vlan| vni_of(vlan.get())).collect()
+    }
+
+    fn topology(&self, own: usize) -> Topology {
+        let vnis = self.vlans.clone().filter_map(|vlan| Some((Vlan::new(vlan)?, vni_of(vlan)))).collect();
+        let local = (1..).zip(&self.local[own]).map(|(n, attachment)| Port::new(id(n), attachment.clone()));
+        let first = self.first_peer();
+        let peers = (0..self.local.len()).filter(|peer| *peer != own).map(|peer| {
+            let mut port = Port::peer(id(first + peer), address(peer), 4789, 1500);
+            if let Attachment::Tunnel(tunnel) = &mut port.attachment {
+                tunnel.floods = self.tells.then(|| self.hosted(peer));
+            }
+            port
+        });
+        let bridge = Bridge { vnis, ..Bridge::default() };
+        Topology::new(vec![bridge], local.chain(peers)).expect("no two names are equal")
+    }
+}
+
 struct Datagram {
     from: usize,
     to: usize,
@@ -81,6 +123,7 @@ struct Datagram {
 
 /// The switches, their links and stations.
 pub struct Fabric {
+    plan: Plan,
     nodes: Vec<Node>,
     by_address: BTreeMap<IpAddr, usize>,
     stations: Vec<Station>,
@@ -127,7 +170,7 @@ fn id(number: usize) -> PortId {
 
 impl Fabric {
     /// `nodes` switches that are each other's peers, with these local ports each, numbered from 1, and VLANs
-    /// `vlans` with a VNI each. Stations age after `ageing` seconds.
+    /// `vlans` with a VNI each. Every flood goes to every peer. Stations age after `ageing` seconds.
     #[must_use]
     pub fn new(
         seed: u64,
@@ -136,19 +179,25 @@ impl Fabric {
         vlans: RangeInclusive<u16>,
         ageing: u64,
     ) -> Self {
-        let vnis: BTreeMap<Vlan, Vni> =
-            vlans.filter_map(|vlan| Some((Vlan::new(vlan)?, vni_of(vlan)))).collect();
-        let nodes: Vec<Node> = (0..nodes)
+        let plan = Plan { vlans, local: vec![ports.to_vec(); nodes], tells: false };
+        Self::of(seed, plan, MacTable::new, 8192, ageing)
+    }
+
+    /// Switches that are each other's peers and tell each other which VNIs they host: node *n* has an access port,
+    /// numbered from 1, for each VLAN of `hosted[n]`. All have the same `vlans`, with a VNI each.
+    #[must_use]
+    pub fn hosting(seed: u64, hosted: &[Vec<Vlan>], vlans: RangeInclusive<u16>, ageing: u64) -> Self {
+        let access = |vlans: &Vec<Vlan>| vlans.iter().map(|vlan| Attachment::Access(*vlan)).collect();
+        let plan = Plan { vlans, local: hosted.iter().map(access).collect(), tells: true };
+        Self::of(seed, plan, MacTable::few_ports, 1024, ageing)
+    }
+
+    fn of(seed: u64, plan: Plan, table: Table, limit: u32, ageing: u64) -> Self {
+        let nodes: Vec<Node> = (0..plan.local.len())
             .map(|own| {
-                let local = (1..).zip(ports).map(|(n, attachment)| Port::new(id(n), attachment.clone()));
-                let peers = (0..nodes)
-                    .filter(|peer| *peer != own)
-                    .map(|peer| Port::peer(id(ports.len() + 1 + peer), address(peer), 4789, 1500));
-                let mut spec = Spec::new(local.chain(peers).collect());
-                spec.bridges = vec![BridgeSpec { vnis: vnis.clone(), ..BridgeSpec::default() }];
-                let macs = Arc::new(MacTable::new(8192, Duration::from_secs(ageing), [own as u64, seed]));
-                spec.ports.iter().for_each(|port| macs.bind(port.id, None));
-                let topology = Arc::new(crate::driven::topology(&spec));
+                let macs = table(limit, Duration::from_secs(ageing), [own as u64, seed]);
+                let (topology, macs) = (Arc::new(plan.topology(own)), Arc::new(macs));
+                topology.ports().for_each(|port| macs.bind(port.id, None));
                 let worker = Worker::new(topology, Arc::clone(&macs));
                 Node { worker, macs, address: address(own), side: 0 }
             })
@@ -165,6 +214,7 @@ impl Fabric {
             extra: BTreeMap::new(),
         };
         Self {
+            plan,
             nodes,
             by_address,
             stations: Vec::new(),
@@ -177,6 +227,28 @@ impl Fabric {
             batch: Batch::new(1),
             tx: TxList::new(),
         }
+    }
+
+    /// Node `node` begins to host `vlan`, at one more access port; returns its number. All others that have a port in
+    /// that VLAN are told, and nobody else needs to be.
+    ///
+    /// # Panics
+    /// In a fabric of nodes that do not tell what they host, or where there is no room for one more port.
+    pub fn host(&mut self, node: usize, vlan: u16) -> usize {
+        assert!(self.plan.tells, "the nodes do not tell what they host");
+        let vlan = Vlan::new(vlan).expect("below 4095");
+        let access = Attachment::Access(vlan);
+        let first_peer = self.plan.first_peer();
+        self.plan.local[node].push(access.clone());
+        assert_eq!(self.plan.first_peer(), first_peer, "the node has ports enough");
+        for (own, there) in self.nodes.iter_mut().enumerate() {
+            if self.plan.local[own].contains(&access) {
+                let topology = Arc::new(self.plan.topology(own));
+                topology.ports().for_each(|port| there.macs.bind(port.id, None));
+                there.worker.apply(topology, Arc::clone(&there.macs));
+            }
+        }
+        self.plan.local[node].len()
     }
 
     /// What the links do from now on.

@@ -318,7 +318,8 @@ impl Holder<'_> {
     pub(super) fn bind(&self, port: usize, mac_limit: Option<u32>) {
         let t = self.table;
         let tick = tick_of(self.now());
-        t.quota[port].set(mac_limit.unwrap_or(u32::MAX));
+        let Some(quota) = t.quota.get(port) else { return };
+        quota.set(mac_limit.unwrap_or(u32::MAX));
         let own = t.handle_of(port);
         if own == 0 {
             self.replenish();
@@ -333,6 +334,9 @@ impl Holder<'_> {
 
     pub(super) fn forget_port(&self, port: usize) {
         let t = self.table;
+        if port >= t.learned.len() {
+            return;
+        }
         if t.order.is_exact() {
             self.flush_port(port);
             let statics = t.statics[port].get();

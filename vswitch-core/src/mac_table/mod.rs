@@ -111,6 +111,23 @@ struct Shape {
     exact: bool,
 }
 
+impl Shape {
+    /// For `limit` entries of ports 0..`ports`; `names` handles, and as many indices.
+    fn new(limit: u32, ports: u32, names: u32) -> Self {
+        let limit = limit.clamp(MacTable::MIN_LIMIT, MacTable::MAX_LIMIT);
+        Self {
+            limit,
+            // At most half of the slots are ever in use.
+            buckets: (limit * 2).max(64).next_power_of_two() / WIDTH,
+            ports: ports as usize,
+            handles: names,
+            segments: 1 << 16,
+            indices: names,
+            exact: limit <= order::EXACT,
+        }
+    }
+}
+
 /// The table. See the head of this file.
 pub struct MacTable {
     slots: Slots,
@@ -168,19 +185,20 @@ impl MacTable {
     /// of it only when it is used.
     #[must_use]
     pub fn new(limit: u32, ageing: Duration, seed: [u64; 2]) -> Self {
-        let limit = limit.clamp(Self::MIN_LIMIT, Self::MAX_LIMIT);
-        let shape = Shape {
-            limit,
-            // At most half of the slots are ever in use.
-            buckets: (limit * 2).max(64).next_power_of_two() / WIDTH,
-            // Coverage counters make the zeroing of large arrays slow, and no fuzzer needs as many ports.
-            ports: if cfg!(fuzzing) { 1 << 10 } else { PortId::MAX as usize + 1 },
-            handles: if cfg!(fuzzing) { 0xfff } else { 0xffff },
-            segments: 1 << 16,
-            indices: if cfg!(fuzzing) { 0xfff } else { 0xffff },
-            exact: limit <= order::EXACT,
-        };
-        Self::with_shape(&shape, ageing, seed)
+        // Coverage counters make the zeroing of large arrays slow, and no fuzzer needs as many ports.
+        if cfg!(fuzzing) {
+            return Self::few_ports(limit, ageing, seed);
+        }
+        Self::with_shape(&Shape::new(limit, PortId::MAX + 1, 0xffff), ageing, seed)
+    }
+
+    /// [`Self::new`] for a switch of few ports, in some 700 kB where that one has nine megabytes: for many switches in
+    /// one process, and for allocators that write the zeroes. Port numbers are below 4,096, at most 2,000 ports are
+    /// bound at a time, and stations are in at most 4,000 segments at a time. A port beyond stays unbound, and a
+    /// station beyond is not learned.
+    #[must_use]
+    pub fn few_ports(limit: u32, ageing: Duration, seed: [u64; 2]) -> Self {
+        Self::with_shape(&Shape::new(limit, 1 << 12, 0xfff), ageing, seed)
     }
 
     fn with_shape(shape: &Shape, ageing: Duration, seed: [u64; 2]) -> Self {

@@ -481,3 +481,21 @@ fn same_calls_make_the_same_table() {
     };
     assert_eq!(run(), run());
 }
+
+#[test]
+fn a_table_for_few_ports_is_small_and_leaves_ports_beyond_unbound() {
+    let (few, any) = (MacTable::few_ports(1024, AGEING, [3, 4]), MacTable::new(1024, AGEING, [3, 4]));
+    assert!(few.memory_bytes() < 1 << 20, "{}", few.memory_bytes());
+    assert!(any.memory_bytes() > 8 << 20, "{}", any.memory_bytes());
+    for number in [4096, PortId::MAX] {
+        few.bind(port(number), None);
+        assert_eq!(few.learn(at(1), segment(1), mac(1), port(number)), Learned::Refused(Refused::Invalid));
+        assert_eq!(few.add_static(segment(1), mac(1), port(number)), Err(AddError::Invalid));
+        few.flush_port(port(number));
+        few.forget_port(port(number));
+        assert_eq!(few.entries_of(port(number)), 0);
+    }
+    (0..2000).for_each(|number| few.bind(port(2096 + number), None));
+    assert_eq!(few.learn(at(1), segment(1), mac(1), port(4095)), New);
+    assert_eq!(few.lookup(at(2), segment(1), mac(1)), Some(port(4095)));
+}

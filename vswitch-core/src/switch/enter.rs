@@ -105,23 +105,24 @@ fn from_underlay<'a, S: Sink>(
         return Err(dropped(None, DropReason::UnknownPeer, sink));
     };
     let (.., bytes) = arrived;
-    let opened = decapsulate(tables.topology, port, bytes);
-    if matches!(opened, Err(DropReason::VxlanNoVni)) && probe::is_probe(bytes) {
-        return Err(probed(port.id, number, sink));
-    }
+    let (edge, segment) = match decapsulate(tables.topology, port, bytes) {
+        Ok(opened) => opened,
+        Err(reason) => return Err(unopened(port.id, reason, number, bytes, sink)),
+    };
     sink.received(port.id, bytes.len().saturating_sub(vxlan::HEADER_LEN));
-    opened
-        .and_then(|(edge, segment)| {
-            ingress_other(tables, (edge, Some(segment)), number, arrived, place, sink)
-        })
+    ingress_other(tables, (edge, Some(segment)), number, arrived, place, sink)
         .map_err(|reason| dropped(Some(port.id), reason, sink))
 }
 
-/// A probe is no frame: neither counted as one nor dropped.
+/// The end of a datagram without a frame to be let in. A probe is neither counted as one nor dropped.
 #[cold]
-fn probed<S: Sink>(port: PortId, number: u32, sink: &mut S) -> Verdict {
-    sink.punt(Punt { frame: number as usize, from: 0, port, segment: None, why: Why::Probe });
-    Verdict::Punt(Why::Probe)
+fn unopened<S: Sink>(port: PortId, reason: DropReason, number: u32, bytes: &[u8], sink: &mut S) -> Verdict {
+    if reason == DropReason::VxlanNoVni && probe::is_probe(bytes) {
+        sink.punt(Punt { frame: number as usize, from: 0, port, segment: None, why: Why::Probe });
+        return Verdict::Punt(Why::Probe);
+    }
+    sink.received(port, bytes.len().saturating_sub(vxlan::HEADER_LEN));
+    dropped(Some(port), reason, sink)
 }
 
 /// A frame that would like to enter.

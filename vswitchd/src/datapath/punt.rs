@@ -131,7 +131,8 @@ impl Punts {
     }
 
     /// Hands out a frame of ARP or neighbour discovery; `false` when it is too long or the queue is full. Then a frame
-    /// that was `held` is still the worker's to send on, and the copy of another is lost.
+    /// that was `held` is still the worker's to send on, and the copy of another is lost. Copies leave half the queue to
+    /// frames that are held.
     #[must_use]
     pub fn neigh(
         &self,
@@ -141,7 +142,9 @@ impl Punts {
         offload: Offload,
         frame: &[u8],
     ) -> bool {
-        let Some(frame) = Copied::of(frame) else { return false };
+        let Some(frame) = Copied::of(frame).filter(|_| held || self.neigh.len() < NEIGH / 2) else {
+            return false;
+        };
         self.neigh.try_send(Neigh { link: Arc::clone(link), segment, held, offload, frame }).is_ok()
     }
 

@@ -235,7 +235,7 @@ impl Thread {
         }
     }
 
-    /// Notes what a frame says, and answers what it asks or gives it back.
+    /// Notes what a frame says, and answers what it asks or gives it back: a switch carries what it does not believe, too.
     fn hear_neigh(&mut self, heard: &Neigh, now: Instant) {
         let understood = self.neigh.take(heard.link.port, now).then(|| self.understand(heard)).flatten();
         if !heard.held {
