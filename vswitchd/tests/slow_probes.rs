@@ -61,8 +61,8 @@ impl Node {
         Self { workers, slow, events, link, peer }
     }
 
-    fn probes(&self, boot: u64) {
-        let spec = ProbePeer { address: self.peer, mtu_limit: 1500, speaks: true, boot: Some(boot) };
+    fn probes(&self) {
+        let spec = ProbePeer { address: self.peer, mtu_limit: 1500, speaks: true, boot: None };
         self.slow.set_peers(vec![(spec, Arc::clone(&self.link))]);
     }
 
@@ -82,17 +82,18 @@ impl Node {
     }
 }
 
-fn pair(one: IpAddr, two: IpAddr) -> (Node, Node) {
-    let nodes = (Node::new(one, two), Node::new(two, one));
-    nodes.0.probes(1);
-    nodes.1.probes(1);
-    nodes
+/// Two nodes that do not ask yet.
+fn pair() -> (Node, Node) {
+    let (one, two) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));
+    (Node::new(one, two), Node::new(two, one))
 }
 
 #[test]
 fn two_nodes_find_each_other_up_and_one_that_is_gone_down() {
     isolated(|| {
-        let (one, two) = pair(IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));
+        let (one, two) = pair();
+        one.probes();
+        two.probes();
         one.hears_of(PeerState::Up, Some(1500));
         two.hears_of(PeerState::Up, Some(1500));
         // Probes are no frames: nothing is counted or dropped for them.
@@ -111,8 +112,20 @@ fn a_way_that_takes_less_than_was_thought_is_found_out_by_what_the_kernel_refuse
     isolated(|| {
         let lo = up("lo");
         Netlink::open().unwrap().change(lo, &Change { mtu: Some(1400), ..Change::default() }).unwrap();
-        let (one, two) = pair(IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));
+        let (one, two) = pair();
+        one.probes();
+        two.probes();
         one.hears_of(PeerState::Up, Some(1400));
         two.hears_of(PeerState::Up, Some(1400));
+    });
+}
+
+#[test]
+fn a_node_that_asks_nobody_answers_all_the_same() {
+    isolated(|| {
+        let (one, two) = pair();
+        one.probes();
+        one.hears_of(PeerState::Up, Some(1500));
+        assert!(two.events.is_empty());
     });
 }

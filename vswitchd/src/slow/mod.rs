@@ -95,6 +95,7 @@ impl SlowPath {
     }
 
     /// These are the peers to be probed, each with the link to it; nobody else is any more. What is known of one stays.
+    /// Peers that are not among them are answered, not asked.
     pub fn set_peers(&self, peers: Vec<(ProbePeer, Arc<PortLink>)>) {
         self.tell(Command::Peers(peers));
     }

@@ -2,6 +2,7 @@
 //!
 //! Not here: whom to ask and whom to believe (see [`super::Prober`]).
 
+use super::probe::Message;
 use super::thread::Out;
 use super::{Output, ProbePeer, Prober, Random, Status};
 use crate::datapath::{Event, PortLink, Probe};
@@ -42,8 +43,16 @@ impl Peers {
         peers.into_iter().for_each(|peer| self.prober.heard(peer));
     }
 
-    pub(super) fn hear(&mut self, now: Instant, probe: &Probe) {
-        self.prober.datagram(now, probe.from, &probe.head, probe.len);
+    /// A peer's datagram. One whom nobody asks here, because nobody is to be asked, is answered all the same: it would
+    /// think us dead.
+    pub(super) fn hear(&mut self, now: Instant, probe: &Probe, out: &mut Out) {
+        let from = probe.from.to_canonical();
+        if self.links.contains_key(&from) {
+            self.prober.datagram(now, from, &probe.head, probe.len);
+        } else if let Some(Message::Probe { nonce }) = Message::parse(&probe.head) {
+            let len = u16::try_from(probe.len).unwrap_or(u16::MAX);
+            out.send(&probe.link, &Message::Answer { nonce, len }.datagram(0));
+        }
     }
 
     /// Does what is due, and sends what is to be sent. A datagram that its link does not take is lost, as on a wire; one

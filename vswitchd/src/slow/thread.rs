@@ -159,7 +159,7 @@ impl Thread {
         let mut busy = false;
         for _ in 0..SHARE {
             let Some(probe) = next(&self.punted.probes)? else { break };
-            self.peers.hear(now, &probe);
+            self.peers.hear(now, &probe, &mut self.out);
             busy = true;
         }
         for _ in 0..SHARE {
