@@ -3,10 +3,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
+mod link_support;
+
 use crossbeam_channel::{Receiver, bounded};
+use link_support::{LIMIT, isolated, kernel, run};
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::net::IpAddr;
+use std::net::{IpAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 use vswitch_core::switch::{Bridge, Topology};
@@ -17,8 +20,6 @@ use vswitchd::observe::Directory;
 use vswitchd::slow::{Parts, SlowPath};
 use vswitchd::sys::event::wait_readable;
 
-/// The bound of every wait.
-const LIMIT: Duration = Duration::from_secs(10);
 /// More frames than any queue on the way takes.
 const ROOM: usize = 4096;
 
@@ -123,10 +124,15 @@ impl Scene {
         (scene, one, two)
     }
 
-    /// Gives a port a new link.
+    /// Gives a port a new link in memory.
     fn plug(&mut self, number: u32) -> Pod {
         let (near, far) = Memory::pair(ROOM).unwrap();
-        let link = PortLink { port: port(number), worker: 0, link: AnyLink::Memory(near) };
+        self.plug_in(number, AnyLink::Memory(near));
+        Pod { link: far, heard: RefCell::default() }
+    }
+
+    fn plug_in(&mut self, number: u32, link: AnyLink) {
+        let link = PortLink { port: port(number), worker: 0, link };
         self.links[port(number).index()] = Some(Arc::new(link));
         let setup = Setup {
             topology: Arc::clone(&self.topology),
@@ -135,7 +141,6 @@ impl Scene {
             ..Setup::default()
         };
         self.workers.apply(&Arc::new(setup)).unwrap();
-        Pod { link: far, heard: RefCell::default() }
     }
 
     fn start(&mut self) {
@@ -321,4 +326,37 @@ fn a_frame_is_not_given_back_to_a_port_that_is_another_now() {
     anew.says(&question(9, 2));
     assert_eq!(number(&other.hears()), 2);
     scene.comes_to(0, 2);
+}
+
+#[test]
+fn the_kernel_believes_what_it_is_answered() {
+    isolated(|| {
+        let (mut scene, _, other) = Scene::new();
+        scene.start();
+        let (tap, _, socket) = kernel(true);
+        scene.plug_in(1, AnyLink::Tap(tap));
+        let known = ["10.9.0.9", "fd00::9"].map(|ip| ip.parse::<IpAddr>().unwrap());
+        known.iter().for_each(|ip| scene.directory.set_neighbour(segment(), *ip, mac(9), port(40)));
+        run("ip -6 address add fd00::2/64 dev tap0 nodad");
+        let socket_v6 = UdpSocket::bind("[fd00::2]:9000").unwrap();
+        for (socket, ip) in [socket, socket_v6].iter().zip(known) {
+            socket.send_to(b"to whom the answer named", (ip, 9000)).unwrap();
+            let mut heard = other.hears();
+            while !heard.ends_with(b"to whom the answer named") {
+                // Others are asked for by the kernel itself.
+                let asked = heard.ends_with(&[10, 9, 0, 9]) || heard.get(54) == Some(&135) && heard[77] == 9;
+                assert!(!asked, "the question was flooded: {heard:02x?}");
+                heard = other.hears();
+            }
+            assert_eq!(heard[..6], mac(9).bytes());
+        }
+        // Whoever wants the address of a known station for itself is told that it is taken.
+        run("ip -6 address add fd00::9/64 dev tap0");
+        let failed = || {
+            let output =
+                std::process::Command::new("ip").args("-6 -o address show dadfailed".split(' ')).output();
+            String::from_utf8(output.unwrap().stdout).unwrap().contains("fd00::9")
+        };
+        assert!((0..10_000).any(|_| failed()), "the kernel took an address that is another's");
+    });
 }
