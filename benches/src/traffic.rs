@@ -53,6 +53,8 @@ pub struct Scene {
     pub peers: u64,
     /// Frames in a batch, 64 at most.
     pub batch: usize,
+    /// Whether questions of ARP and Neighbor Discovery are looked for. No frame is one.
+    pub neigh_suppress: bool,
 }
 
 impl Scene {
@@ -60,7 +62,7 @@ impl Scene {
     #[must_use]
     pub const fn new(way: Way) -> Self {
         let peers = if matches!(way, Way::Encap | Way::Decap) { 16 } else { 0 };
-        Self { way, stations: 10_000, flows: 0, train: 1, ports: 16, peers, batch: 32 }
+        Self { way, stations: 10_000, flows: 0, train: 1, ports: 16, peers, batch: 32, neigh_suppress: false }
     }
 
     /// The port of station `n`.
@@ -76,7 +78,8 @@ impl Scene {
 
     fn topology(&self) -> Topology {
         let vni = Vni::new(10_010).expect("10010 is a VNI");
-        let bridge = Bridge { vnis: BTreeMap::from([(vlan(), vni)]), ..Bridge::default() };
+        let (vnis, neigh_suppress) = (BTreeMap::from([(vlan(), vni)]), self.neigh_suppress);
+        let bridge = Bridge { vnis, neigh_suppress, ..Bridge::default() };
         let ports = (1..=self.ports).map(|n| {
             let trunk = n % 2 == 0;
             let attachment = if trunk { Attachment::trunk_all() } else { Attachment::Access(vlan()) };

@@ -6,7 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that finds nothing where something must be fails there")]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
+use std::time::Duration;
 use vswitch_core::Vlan;
 use vswitch_tests::fabric::Fabric;
 use vswitch_tests::rng::Rng;
@@ -36,17 +36,24 @@ fn peak_mib() -> u64 {
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
 }
 
+/// How long it is since now.
+#[expect(clippy::disallowed_types, reason = "what a run takes is printed and judged by nobody")]
+fn watch() -> impl Fn() -> Duration {
+    let started = std::time::Instant::now();
+    move || started.elapsed()
+}
+
 fn once_each(stations: &[usize]) -> BTreeMap<usize, u32> {
     stations.iter().map(|station| (*station, 1)).collect()
 }
 
 #[test]
 fn a_thousand_nodes_of_a_thousand_vlans_flood_to_those_who_host_and_send_to_those_who_are_known() {
-    let started = Instant::now();
+    let elapsed = watch();
     let mut rng = Rng::from_env(21);
     let hosted = hosted(&mut rng);
     let mut fabric = Fabric::hosting(rng.seed(), &hosted, 1..=VLANS, 300);
-    println!("{NODES} nodes built after {:?}, {} MiB at most", started.elapsed(), peak_mib());
+    println!("{NODES} nodes built after {:?}, {} MiB at most", elapsed(), peak_mib());
     // A station on every port; and who is in each VLAN, in the order of their nodes.
     let mut members: BTreeMap<Vlan, Vec<usize>> = BTreeMap::new();
     for (node, vlans) in hosted.iter().enumerate() {
@@ -102,5 +109,5 @@ fn a_thousand_nodes_of_a_thousand_vlans_flood_to_those_who_host_and_send_to_thos
             assert_eq!(datagrams(&fabric), MEMBERS as u64);
         }
     }
-    println!("all of it after {:?}, {} MiB at most", started.elapsed(), peak_mib());
+    println!("all of it after {:?}, {} MiB at most", elapsed(), peak_mib());
 }

@@ -27,6 +27,8 @@ fn scenes() -> Vec<(&'static str, Scene)> {
         ("tag in, 44 in a row", Scene { train: 44, ..scene(Way::Tag) }),
         ("encap, 44 in a row", Scene { train: 44, ..scene(Way::Encap) }),
         ("decap, 44 in a row", Scene { train: 44, ..scene(Way::Decap) }),
+        ("tag in, neigh_suppress", Scene { neigh_suppress: true, ..scene(Way::Tag) }),
+        ("encap, neigh_suppress", Scene { neigh_suppress: true, ..scene(Way::Encap) }),
     ]
 }
 
