@@ -64,6 +64,20 @@ impl PathMtu {
         (self.found, self.search, self.losses, self.next_raise) = (None, None, 0, None);
     }
 
+    /// Nobody answers: a search says nothing, and begins at the top when somebody does.
+    pub(super) fn give_up(&mut self) {
+        if self.search.is_some() {
+            self.restart(self.limit);
+        }
+    }
+
+    /// A try that is under way is waited for until `later`.
+    pub(super) fn wait_until(&mut self, later: Instant) {
+        if let Some(deadline) = self.search.as_mut().and_then(|search| search.deadline.as_mut()) {
+            *deadline = later;
+        }
+    }
+
     /// A probe of `size` was answered; whether what is known changed.
     pub(super) fn answered(&mut self, now: Instant, size: u16) -> bool {
         let before = self.found;
@@ -75,7 +89,7 @@ impl PathMtu {
             search.deadline = None;
             self.step(now);
         } else if size < self.limit {
-            self.next_raise.get_or_insert(now.after(RAISE));
+            self.next_raise.get_or_insert_with(|| now.after(RAISE));
         }
         self.found != before
     }
@@ -144,11 +158,13 @@ impl PathMtu {
             return;
         }
         let usual = USUAL.into_iter().find(|size| *size < search.above && *size > low);
-        // Below the largest usual size that fits, the usual ones are too far apart.
         let size = match (self.found, usual) {
             (None, Some(usual)) => usual,
             (None, None) => low,
-            (Some(_), _) => low + (search.above - low) / 2,
+            // Mostly a usual size that is carried is all that is.
+            (Some(found), _) if USUAL.contains(&found) => low + EXACT,
+            (Some(_), Some(usual)) => usual,
+            (Some(_), None) => low.midpoint(search.above),
         };
         if search.size != size {
             (search.size, search.tries, search.deadline) = (size, 0, None);

@@ -8,8 +8,11 @@
 //!
 //! Pure: the caller sends, receives, tells the time and the randomness, and guarantees that datagrams come from peers.
 
-use super::path_mtu::PathMtu;
+mod peer;
+mod rounds;
+
 use super::probe::{Message, Nonce, payload_of};
+use peer::{Peer, Trial};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt;
 use std::net::IpAddr;
@@ -18,32 +21,19 @@ use vswitch_core::Instant;
 
 /// How often peers are picked.
 const INTERVAL: Duration = Duration::from_millis(500);
-/// How many are picked of those that are up.
-const PICKED: usize = 2;
-/// How many are looked at in an interval until so many are found that were not heard.
-const LOOKED_AT: usize = 32;
-/// For how many of its turns traffic may stand for an answer.
-const PUT_OFF: u8 = 10;
-/// How long a direct answer is awaited at least, and at most; in between, three times what answers take.
-const PATIENCE: Duration = Duration::from_millis(250);
-const MOST_PATIENCE: Duration = Duration::from_secs(1);
-/// How much longer the second, small probe and the others' answers are awaited.
-const SECOND_PATIENCE: Duration = Duration::from_millis(350);
-/// How many others are asked.
-const ASKED: usize = 3;
 /// Trials in a row in which only others reached the peer, after which there is no way from here.
 const ONLY_OTHERS: u8 = 3;
 /// First questions a second.
 const CONTACTS: Duration = Duration::from_millis(20);
-/// How many dead peers are asked in an interval, after one came back.
-const REVIVED: usize = 20;
-/// How soon a peer that never answered is asked again, at first and at last.
-const UNKNOWN_FIRST: Duration = Duration::from_secs(1);
-const UNKNOWN_LAST: Duration = Duration::from_secs(60);
+/// How many peers are asked before their turn in an interval: suspects, and the dead after one came back.
+const SOON: usize = 20;
+/// A tick that comes so much too late finds us to be slow, not the others to be silent.
+const LATE: Duration = Duration::from_millis(200);
 /// How long a nonce is good.
 const NONCE_LIFE: Duration = Duration::from_secs(3);
-/// Questions for others that are honoured in an interval.
-const FAVOURS: usize = 32;
+/// Questions for others that are honoured in an interval, of all and of one.
+const FAVOURS: usize = 100;
+const FAVOURS_EACH: u8 = 20;
 
 /// Whether a peer lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,32 +102,6 @@ pub struct Status {
     pub rtt: Option<Duration>,
 }
 
-/// A question that is under way.
-#[derive(Clone, Copy, Debug)]
-enum Trial {
-    /// The full-size probe is.
-    First(Instant),
-    /// A small one and others' are.
-    Second(Instant),
-}
-
-#[derive(Debug)]
-struct Peer {
-    spec: ProbePeer,
-    state: PeerState,
-    rtt: Option<Duration>,
-    path: PathMtu,
-    trial: Option<Trial>,
-    /// Traffic came since its last turn.
-    heard: bool,
-    put_off: u8,
-    only_others: u8,
-    /// When one that never answered is asked again, and how long it is waited for after that.
-    next: Option<(Instant, Duration)>,
-    /// What stands in `Prober::timers`.
-    timer: Option<Instant>,
-}
-
 /// What the answer to a nonce means.
 #[derive(Clone, Copy, Debug)]
 enum Meaning {
@@ -175,9 +139,16 @@ pub struct Prober {
     /// Who has not been asked yet.
     contacts: VecDeque<IpAddr>,
     next_contact: Instant,
-    /// Dead ones that are asked before their turn.
-    revived: VecDeque<IpAddr>,
+    /// Whose turn came while traffic did.
+    put_off: Vec<IpAddr>,
+    dead: BTreeSet<IpAddr>,
+    /// Who never answered, is not known to be able to, and is to be asked again.
+    mute: VecDeque<IpAddr>,
+    /// Who is asked before its turn, and how many were in this interval.
+    soon: VecDeque<IpAddr>,
+    asked_soon: usize,
     next_round: Instant,
+    round: u64,
     timers: BTreeSet<(Instant, IpAddr)>,
     favours: usize,
     outputs: VecDeque<Output>,
@@ -193,7 +164,7 @@ impl Prober {
     /// Nobody to ask, yet.
     #[must_use]
     pub fn new(now: Instant, random: Random) -> Self {
-        Self {
+        let mut prober = Self {
             random,
             peers: BTreeMap::new(),
             pending: HashMap::new(),
@@ -202,57 +173,84 @@ impl Prober {
             turn: 0,
             contacts: VecDeque::new(),
             next_contact: now,
-            revived: VecDeque::new(),
-            next_round: now.after(INTERVAL),
+            put_off: Vec::new(),
+            dead: BTreeSet::new(),
+            mute: VecDeque::new(),
+            soon: VecDeque::new(),
+            asked_soon: 0,
+            next_round: now,
+            round: 1,
             timers: BTreeSet::new(),
             favours: 0,
             outputs: VecDeque::new(),
-        }
+        };
+        // Nodes that start together shall not ask together.
+        let part = u32::try_from(prober.below(1 << 16)).unwrap_or(0);
+        prober.next_round = now.after(INTERVAL * part / (1 << 16));
+        prober
     }
 
-    /// These are the peers. What is known of one stays, unless this is another life of it.
+    /// These are the peers. What is known of one stays, unless this is another life of it; another limit has its path
+    /// searched anew.
     pub fn set_peers(&mut self, peers: impl IntoIterator<Item = ProbePeer>) {
         let mut before = std::mem::take(&mut self.peers);
+        let mut contacts = Vec::new();
         for spec in peers {
             let address = spec.address;
-            let peer = match before.remove(&address) {
-                Some(mut peer) if peer.spec.boot == spec.boot => {
+            let known = before.remove(&address);
+            let lives_on = |peer: &Peer| match (peer.spec.boot, spec.boot) {
+                (Some(was), Some(is)) => was == is,
+                _ => true,
+            };
+            let peer = match known {
+                Some(mut peer) if lives_on(&peer) => {
                     if peer.spec.mtu_limit != spec.mtu_limit {
                         peer.path.restart(spec.mtu_limit);
-                        self.contacts.push_back(address);
+                        self.outputs.push_back(Output::Changed(address));
+                        contacts.push(address);
+                    } else if spec.speaks && !peer.spec.speaks {
+                        contacts.push(address);
                     }
                     peer.spec = spec;
                     peer
                 }
                 other => {
-                    if let Some(timer) = other.and_then(|peer| peer.timer) {
-                        self.timers.remove(&(timer, address));
+                    if let Some(mut old) = other {
+                        self.forget_timer(address, &mut old);
+                        self.outputs.push_back(Output::Changed(address));
                     }
-                    self.contacts.push_back(address);
+                    contacts.push(address);
                     Peer::new(spec)
                 }
             };
             self.peers.insert(address, peer);
         }
-        for (address, peer) in before {
-            if let Some(timer) = peer.timer {
-                self.timers.remove(&(timer, address));
-            }
+        for (address, mut peer) in before {
+            self.forget_timer(address, &mut peer);
         }
+        self.dead.retain(|dead| self.peers.get(dead).is_some_and(|peer| peer.state == PeerState::Down));
         self.turns = self.peers.keys().copied().collect();
         self.shuffle();
+        // In an order of our own: nodes that start together shall not all fall upon the same one.
+        for last in (1..contacts.len()).rev() {
+            let other = self.below(last + 1);
+            contacts.swap(last, other);
+        }
+        self.contacts.extend(contacts);
     }
 
     /// Frames came from that peer.
     pub fn heard(&mut self, peer: IpAddr) {
         if let Some(peer) = self.peers.get_mut(&peer) {
-            peer.heard = true;
+            peer.heard = Some(self.round);
         }
     }
 
-    /// Somebody says that the peer does not answer: it is asked at once.
+    /// Somebody says that the peer does not answer: it is asked at once, as long as these are not too many.
     pub fn suspect(&mut self, now: Instant, peer: IpAddr) {
-        self.ask(now, peer);
+        if self.peers.get(&peer).is_some_and(|peer| peer.state != PeerState::Down) {
+            self.ask_soon(now, peer);
+        }
     }
 
     /// The kernel refused a datagram to that peer for its size.
@@ -285,20 +283,18 @@ impl Prober {
             }
             Some(Message::Answer { nonce, len }) => self.answered(now, from, &nonce, Some(len)),
             Some(Message::AskAnswer { nonce }) => self.answered(now, from, &nonce, None),
-            Some(Message::Ask { nonce, target }) => {
-                if target != from && self.peers.contains_key(&target) && self.favours < FAVOURS {
-                    self.favours += 1;
-                    let meaning = Meaning::Favour { asker: from, nonce };
-                    let nonce = self.pend(now, target, meaning);
-                    self.send(target, Message::Probe { nonce }, 0);
-                }
-            }
+            Some(Message::Ask { nonce, target }) => self.do_favour(now, from, nonce, target),
             None => {}
         }
     }
 
     /// Does what is due.
     pub fn tick(&mut self, now: Instant) {
+        // What is wanted at once is due since the beginning of time.
+        let timer = self.timers.iter().map(|(at, _)| *at).find(|at| *at > Instant::ZERO);
+        if now.since(timer.map_or(self.next_round, |at| at.min(self.next_round))) > LATE {
+            self.wait_again(now);
+        }
         while let Some((sent, nonce)) = self.ages.front().copied() {
             if now.since(sent) < NONCE_LIFE {
                 break;
@@ -309,8 +305,11 @@ impl Prober {
         while now >= self.next_contact
             && let Some(peer) = self.contacts.pop_front()
         {
-            self.next_contact = self.next_contact.max(now).after(CONTACTS);
-            self.ask(now, peer);
+            // It may have come first, and been asked then.
+            if self.peers.get(&peer).is_some_and(|peer| peer.path.found().is_none()) {
+                self.next_contact = now.after(CONTACTS);
+                self.ask(now, peer);
+            }
         }
         while let Some((at, peer)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
             self.timers.remove(&(at, peer));
@@ -346,125 +345,6 @@ impl Prober {
         Some(Status { state: peer.state, mtu: peer.path.found(), rtt: peer.rtt })
     }
 
-    /// One interval's share of questions.
-    fn round(&mut self, now: Instant) {
-        self.favours = 0;
-        let (mut picked, mut down) = (0, 0);
-        for _ in 0..LOOKED_AT.min(self.turns.len()) {
-            if self.turn >= self.turns.len() {
-                self.shuffle();
-            }
-            let Some(address) = self.turns.get(self.turn).copied() else { break };
-            let Some(peer) = self.peers.get_mut(&address) else {
-                self.turn += 1;
-                continue;
-            };
-            match peer.state {
-                _ if peer.trial.is_some() => {}
-                PeerState::Up if peer.heard && peer.put_off < PUT_OFF => {
-                    (peer.heard, peer.put_off) = (false, peer.put_off + 1);
-                }
-                PeerState::Up if picked < PICKED => {
-                    picked += 1;
-                    self.ask(now, address);
-                }
-                // The next interval's.
-                PeerState::Up if picked == PICKED => break,
-                PeerState::Down if down == 0 => {
-                    down += 1;
-                    self.ask(now, address);
-                }
-                PeerState::Up | PeerState::Down | PeerState::Unknown => {}
-            }
-            self.turn += 1;
-        }
-        for _ in 0..REVIVED {
-            let Some(address) = self.revived.pop_front() else { break };
-            self.ask(now, address);
-        }
-    }
-
-    /// Asks a peer, unless that is under way.
-    fn ask(&mut self, now: Instant, address: IpAddr) {
-        let Some(peer) = self.peers.get_mut(&address).filter(|peer| peer.trial.is_none()) else { return };
-        (peer.heard, peer.put_off) = (false, 0);
-        let size = peer.path.size();
-        peer.trial = Some(Trial::First(now.after(peer.patience())));
-        let nonce = self.pend(now, address, Meaning::Lives { size, full: true });
-        self.send(address, Message::Probe { nonce }, payload_of(address, size));
-        self.set_timer(address);
-    }
-
-    /// The time of something about this peer has come.
-    fn due(&mut self, now: Instant, address: IpAddr) {
-        let Some(peer) = self.peers.get_mut(&address) else { return };
-        match peer.trial {
-            Some(Trial::First(at)) if at <= now => {
-                let more = SECOND_PATIENCE.max(peer.patience());
-                peer.trial = Some(Trial::Second(now.after(more)));
-                let size = peer.path.size();
-                let nonce = self.pend(now, address, Meaning::Lives { size, full: false });
-                self.send(address, Message::Probe { nonce }, 0);
-                for helper in self.helpers(address) {
-                    let nonce = self.pend(now, helper, Meaning::OtherLives { target: address });
-                    self.send(helper, Message::Ask { nonce, target: address }, 0);
-                }
-            }
-            Some(Trial::Second(at)) if at <= now => self.failed(now, address),
-            _ => {}
-        }
-        let Some(peer) = self.peers.get_mut(&address) else { return };
-        if let Some((at, wait)) = peer.next
-            && at <= now
-        {
-            peer.next = None;
-            if peer.state == PeerState::Unknown && peer.trial.is_none() {
-                self.ask(now, address);
-                if let Some(peer) = self.peers.get_mut(&address) {
-                    let wait = (wait * 2).min(UNKNOWN_LAST);
-                    peer.next = Some((now.after(wait), wait));
-                }
-            }
-        }
-        let Some(peer) = self.peers.get_mut(&address) else { return };
-        let patience = peer.patience();
-        // Of one that does not answer at all nothing can be learned about its path.
-        if peer.state == PeerState::Up
-            && let Some(size) = peer.path.due(now, patience)
-        {
-            let nonce = self.pend(now, address, Meaning::Carries { size });
-            self.send(address, Message::Probe { nonce }, payload_of(address, size));
-            self.outputs.push_back(Output::Changed(address));
-        }
-        self.set_timer(address);
-    }
-
-    /// Up to three others that live.
-    fn helpers(&mut self, target: IpAddr) -> Vec<IpAddr> {
-        let mut helpers: Vec<IpAddr> = Vec::new();
-        for _ in 0..4 * ASKED {
-            let at = self.below(self.turns.len());
-            let Some(helper) = self.turns.get(at).copied() else { break };
-            let lives = self.peers.get(&helper).is_some_and(|peer| peer.state == PeerState::Up);
-            if lives && helper != target && !helpers.contains(&helper) && helpers.len() < ASKED {
-                helpers.push(helper);
-            }
-        }
-        helpers
-    }
-
-    /// Nobody reached the peer.
-    fn failed(&mut self, now: Instant, address: IpAddr) {
-        let Some(peer) = self.peers.get_mut(&address) else { return };
-        peer.trial = None;
-        if peer.state == PeerState::Unknown && !peer.spec.speaks {
-            let wait = peer.next.map_or(UNKNOWN_FIRST, |(_, wait)| wait);
-            peer.next.get_or_insert((now.after(wait), wait));
-            return;
-        }
-        self.set_state(address, PeerState::Down);
-    }
-
     fn answered(&mut self, now: Instant, from: IpAddr, nonce: &Nonce, len: Option<u16>) {
         let Some(pending) = self.pending.get(nonce).copied().filter(|pending| pending.peer == from) else {
             return;
@@ -479,22 +359,21 @@ impl Prober {
             Meaning::Lives { size, full } => {
                 self.time(from, now.since(pending.sent));
                 let Some(peer) = self.peers.get_mut(&from) else { return };
-                let under_way = peer.trial.take().is_some();
-                peer.only_others = 0;
-                let mut changed = false;
+                let trial = peer.trial.take();
+                (peer.only_others, peer.wait) = (0, None);
+                let before = peer.path.found();
                 if full && whole(size) {
-                    changed = peer.path.answered(now, size);
-                } else if under_way {
+                    peer.path.answered(now, size);
+                } else if trial.is_some_and(Trial::full) {
                     peer.path.lost(now, size);
-                    changed = peer.path.found().is_none();
                 }
-                if changed {
+                if peer.path.found() != before {
                     self.outputs.push_back(Output::Changed(from));
                 }
-                self.set_state(from, PeerState::Up);
-                // What a first small answer leaves open is asked soon.
-                if !full && under_way {
-                    self.contacts.push_back(from);
+                self.set_state(now, from, PeerState::Up);
+                // What a small answer leaves open is asked soon.
+                if !full && trial.is_some() {
+                    self.ask_soon(now, from);
                 }
             }
             Meaning::Carries { size } => {
@@ -511,10 +390,13 @@ impl Prober {
                     return;
                 };
                 peer.trial = None;
-                peer.only_others += 1;
+                peer.only_others = peer.only_others.saturating_add(1);
                 // It lives, but if nothing gets there from here, that is no help.
-                let state = if peer.only_others < ONLY_OTHERS { peer.state } else { PeerState::Down };
-                self.set_state(target, state);
+                if peer.only_others < ONLY_OTHERS {
+                    self.put_into_soon(target);
+                } else {
+                    self.set_state(now, target, PeerState::Down);
+                }
                 self.set_timer(target);
             }
             Meaning::Favour { asker, nonce } => self.send(asker, Message::AskAnswer { nonce }, 0),
@@ -528,19 +410,25 @@ impl Prober {
         }
     }
 
-    fn set_state(&mut self, address: IpAddr, state: PeerState) {
+    fn set_state(&mut self, now: Instant, address: IpAddr, state: PeerState) {
         let Some(peer) = self.peers.get_mut(&address) else { return };
         let before = std::mem::replace(&mut peer.state, state);
         if before == state {
             return;
         }
-        peer.next = None;
-        peer.only_others = 0;
+        (peer.next, peer.only_others, peer.put_off) = (None, 0, None);
         self.outputs.push_back(Output::Changed(address));
-        if before == PeerState::Down && self.revived.is_empty() {
+        self.dead.remove(&address);
+        if state == PeerState::Down {
+            // What was lost meanwhile says nothing about sizes.
+            peer.path.give_up();
+            self.dead.insert(address);
+        }
+        if before == PeerState::Down {
             // A network has healed, perhaps: everybody that was lost with it is asked soon.
-            let dead = self.turns.iter().filter(|peer| self.peers.get(peer).is_some_and(Peer::is_down));
-            self.revived = dead.copied().collect();
+            for dead in self.dead.clone() {
+                self.ask_soon(now, dead);
+            }
         }
         self.set_timer(address);
     }
@@ -548,9 +436,9 @@ impl Prober {
     /// Notes when the peer needs something next.
     fn set_timer(&mut self, address: IpAddr) {
         let Some(peer) = self.peers.get_mut(&address) else { return };
-        let trial = peer.trial.map(|(Trial::First(at) | Trial::Second(at))| at);
+        let trial = peer.trial.map(Trial::until);
         let path = peer.path.next_due().filter(|_| peer.state == PeerState::Up);
-        let next = [trial, path, peer.next.map(|(at, _)| at)].into_iter().flatten().min();
+        let next = [trial, path, peer.next].into_iter().flatten().min();
         if next == peer.timer {
             return;
         }
@@ -558,6 +446,12 @@ impl Prober {
             self.timers.remove(&(old, address));
         }
         self.timers.extend(next.map(|at| (at, address)));
+    }
+
+    fn forget_timer(&mut self, address: IpAddr, peer: &mut Peer) {
+        if let Some(timer) = peer.timer.take() {
+            self.timers.remove(&(timer, address));
+        }
     }
 
     fn send(&mut self, to: IpAddr, message: Message, len: usize) {
@@ -586,30 +480,5 @@ impl Prober {
             let other = self.below(last + 1);
             self.turns.swap(last, other);
         }
-    }
-}
-
-impl Peer {
-    fn new(spec: ProbePeer) -> Self {
-        Self {
-            path: PathMtu::new(spec.address, spec.mtu_limit),
-            spec,
-            state: PeerState::Unknown,
-            rtt: None,
-            trial: None,
-            heard: false,
-            put_off: 0,
-            only_others: 0,
-            next: None,
-            timer: None,
-        }
-    }
-
-    fn is_down(&self) -> bool {
-        self.state == PeerState::Down
-    }
-
-    fn patience(&self) -> Duration {
-        self.rtt.map_or(PATIENCE, |rtt| (rtt * 3).clamp(PATIENCE, MOST_PATIENCE))
     }
 }
