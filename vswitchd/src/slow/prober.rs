@@ -194,7 +194,7 @@ impl Prober {
     /// searched anew.
     pub fn set_peers(&mut self, peers: impl IntoIterator<Item = ProbePeer>) {
         let mut before = std::mem::take(&mut self.peers);
-        let mut contacts = Vec::new();
+        let (mut contacts, mut ended) = (Vec::new(), BTreeSet::new());
         for spec in peers {
             let address = spec.address;
             let known = before.remove(&address);
@@ -217,6 +217,7 @@ impl Prober {
                 other => {
                     if let Some(mut old) = other {
                         self.forget_timer(address, &mut old);
+                        ended.insert(address);
                         self.outputs.push_back(Output::Changed(address));
                     }
                     contacts.push(address);
@@ -227,6 +228,11 @@ impl Prober {
         }
         for (address, mut peer) in before {
             self.forget_timer(address, &mut peer);
+            ended.insert(address);
+        }
+        if !ended.is_empty() {
+            // What a life that is over answers late says nothing of the next one.
+            self.pending.retain(|_, pending| !ended.contains(&pending.peer));
         }
         self.dead.retain(|dead| self.peers.get(dead).is_some_and(|peer| peer.state == PeerState::Down));
         self.turns = self.peers.keys().copied().collect();
