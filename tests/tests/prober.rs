@@ -211,24 +211,33 @@ fn another_life_begins_with_nothing_and_a_start_that_becomes_known_changes_nothi
 fn a_node_that_slept_judges_nobody_by_answers_it_has_not_read() {
     let mut desk = Desk::new((0..10).map(peer));
     desk.run(Duration::from_secs(5));
-    for n in 0..10 {
-        desk.prober.suspect(desk.now, address(n));
-    }
-    // Ten questions are out, and we are stopped for a minute; then the answers are read.
-    let mut answers = Vec::new();
-    while let Some(output) = desk.prober.poll() {
-        let Output::Send { to, datagram } = output else { continue };
-        answers.extend(Question::read(desk.now, to, &datagram).map(|question| (to, question.answer())));
-    }
-    assert_eq!(answers.len(), 10);
-    desk.now = desk.now.after(Duration::from_millis(2500));
-    desk.prober.tick(desk.now);
-    assert!((0..10).all(|n| desk.state(n) == PeerState::Up));
-    for (from, answer) in answers {
-        desk.prober.datagram(desk.now, from, &answer, answer.len());
-    }
-    desk.run(Duration::from_millis(400));
-    assert!((0..10).all(|n| desk.state(n) == PeerState::Up));
+    desk.answers = Box::new(|_| false);
+    (0..10).for_each(|n| desk.prober.suspect(desk.now, address(n)));
+    // Everything was lost but the answers to the last small probes, which nobody reads: we are stopped.
+    desk.run(Duration::from_millis(550));
+    let slept = |desk: &mut Desk| {
+        desk.now = desk.now.after(Duration::from_millis(2500));
+        desk.prober.tick(desk.now);
+        (0..10).filter(|n| desk.state(*n) == PeerState::Down).count()
+    };
+    assert_eq!(slept(&mut desk), 0);
+    assert_eq!(slept(&mut desk), 10, "one that is always late judges all the same");
+}
+
+#[test]
+fn an_answer_of_another_length_proves_a_life_and_no_path() {
+    let mut desk = Desk::new([peer(0)]);
+    let Some(Output::Send { to, datagram: asked }) = desk.prober.poll().or_else(|| {
+        desk.prober.tick(desk.now);
+        desk.prober.poll()
+    }) else {
+        panic!("nothing is asked")
+    };
+    assert_eq!(asked.len(), 1472);
+    let cut = datagram(2, 1471, asked[16..32].try_into().unwrap(), IpAddr::from([0; 16]), 48);
+    desk.prober.datagram(desk.now, to, &cut, cut.len());
+    let status = desk.prober.status(to).unwrap();
+    assert_eq!((status.state, status.mtu), (PeerState::Up, None));
 }
 
 #[test]

@@ -29,6 +29,8 @@ const CONTACTS: Duration = Duration::from_millis(20);
 const SOON: usize = 20;
 /// A tick that comes so much too late finds us to be slow, not the others to be silent.
 const LATE: Duration = Duration::from_millis(200);
+/// One that is always late must judge all the same: so often it may wait again.
+const SLEEPS: Duration = Duration::from_secs(5);
 /// How long a nonce is good.
 const NONCE_LIFE: Duration = Duration::from_secs(3);
 /// Questions for others that are honoured in an interval, of all and of one.
@@ -151,6 +153,8 @@ pub struct Prober {
     round: u64,
     timers: BTreeSet<(Instant, IpAddr)>,
     favours: usize,
+    /// When it last found itself late.
+    slept: Option<Instant>,
     outputs: VecDeque<Output>,
 }
 
@@ -182,6 +186,7 @@ impl Prober {
             round: 1,
             timers: BTreeSet::new(),
             favours: 0,
+            slept: None,
             outputs: VecDeque::new(),
         };
         // Nodes that start together shall not ask together.
@@ -299,7 +304,7 @@ impl Prober {
         // What is wanted at once is due since the beginning of time.
         let timer = self.timers.iter().map(|(at, _)| *at).find(|at| *at > Instant::ZERO);
         if now.since(timer.map_or(self.next_round, |at| at.min(self.next_round))) > LATE {
-            self.wait_again(now);
+            self.slept(now);
         }
         while let Some((sent, nonce)) = self.ages.front().copied() {
             if now.since(sent) < NONCE_LIFE {
