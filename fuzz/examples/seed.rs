@@ -47,7 +47,14 @@ fn main() -> io::Result<()> {
         frames.iter().filter(|frame| is_about_neighbours(frame)).map(|frame| [&[0], &frame[..]].concat()),
     );
     seed(home, "neigh", &neighbours)?;
+    seed(home, "probe", &probings())?;
     seed(home, "config", &files)
+}
+
+/// Things that happen to a prober, in turn: that is how a life of one begins.
+fn probings() -> BTreeSet<Vec<u8>> {
+    // Time and answers, with each of the other things between them.
+    (0..16).map(|what| [0, 20, 4, 0, what, 0x12, 4, 1, 0, 100].repeat(20)).collect()
 }
 
 /// Whether the slow path would be asked of it.

@@ -15,6 +15,7 @@ pub mod numbered;
 pub mod offload_body;
 pub mod ovs;
 pub mod pcap;
+pub mod prober_body;
 pub mod probing;
 pub mod reference;
 pub mod rng;

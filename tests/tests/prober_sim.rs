@@ -200,3 +200,19 @@ fn nodes_that_speak_no_probes_are_unknown_for_ever_and_asked_ever_more_rarely() 
     assert!(silent.all(|(a, b)| mesh.thinks(a, b).unwrap().0 == PeerState::Unknown));
     assert!(mesh.changes.iter().all(|change| change.state == PeerState::Up));
 }
+
+#[test]
+fn a_node_sends_as_much_in_a_large_mesh_as_in_a_small_one() {
+    let mut rng = Rng::from_env(8);
+    for count in [10, 30, 100] {
+        let mut mesh = mesh(count, rng.next());
+        mesh.run(15 * SECOND);
+        mesh.sent = (0, 0);
+        mesh.run(50 * SECOND);
+        // Two questions and as many answers in an interval, of which there were a hundred.
+        let [datagrams, bytes] = [mesh.sent.0, mesh.sent.1].map(|sent| sent / count as u64);
+        println!("{count} nodes: each sends {datagrams} datagrams, {bytes} bytes in 100 intervals");
+        assert!((380..=410).contains(&datagrams), "{count} nodes: {datagrams}");
+        assert_eq!(mesh.count(PeerState::Up), count * (count - 1));
+    }
+}

@@ -8,6 +8,7 @@ use std::path::Path;
 use vswitch_tests::config_body::config_body;
 use vswitch_tests::neigh_body::neigh_body;
 use vswitch_tests::offload_body::{any_bytes_body, changed_train_body, cut_merge_body};
+use vswitch_tests::prober_body::prober_body;
 use vswitch_tests::switch_body::switch_body;
 use vswitch_tests::vxlan_body::vxlan_body;
 
@@ -26,6 +27,7 @@ fn body(target: &str, data: &[u8]) {
         "neigh" => {
             let _ = neigh_body(data);
         }
+        "probe" => prober_body(data),
         other => panic!("tests/data/crashes/{other} is the directory of no fuzz target"),
     }
 }
@@ -49,6 +51,6 @@ fn every_crash_file_passes_today() {
         }
     }
     assert!(broken.is_empty(), "{broken:#?}");
-    assert!(passed >= 5, "at least one for each target");
+    assert!(passed >= 6, "at least one for each target");
     println!("{passed} files");
 }

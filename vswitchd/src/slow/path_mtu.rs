@@ -80,6 +80,10 @@ impl PathMtu {
 
     /// A probe of `size` was answered; whether what is known changed.
     pub(super) fn answered(&mut self, now: Instant, size: u16) -> bool {
+        // The limit may have been lowered since it was asked.
+        if size > self.limit {
+            return false;
+        }
         let before = self.found;
         self.losses = 0;
         if self.found.is_none_or(|found| size > found) {
@@ -94,8 +98,11 @@ impl PathMtu {
         self.found != before
     }
 
-    /// A sign of life of `size` was lost, and a smaller one was not.
+    /// A sign of life of `size` was lost, and a smaller one was not; it counts if that is what is asked with today.
     pub(super) fn lost(&mut self, now: Instant, size: u16) {
+        if size != self.size() {
+            return;
+        }
         self.losses += 1;
         if self.losses >= LOSSES && self.search.is_none() && size > self.least {
             self.losses = 0;
@@ -107,7 +114,8 @@ impl PathMtu {
 
     /// The kernel refuses datagrams of `size`.
     pub(super) fn refused(&mut self, now: Instant, size: u16) {
-        if size <= self.least {
+        // What is larger than the limit was never sent by us.
+        if !(self.least + 1..=self.limit).contains(&size) {
             return;
         }
         self.found = self.found.filter(|found| *found < size);

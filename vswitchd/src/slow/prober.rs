@@ -29,6 +29,8 @@ const CONTACTS: Duration = Duration::from_millis(20);
 const SOON: usize = 20;
 /// A tick that comes so much too late finds us to be slow, not the others to be silent.
 const LATE: Duration = Duration::from_millis(200);
+/// One that is always late must judge all the same: so often it may wait again.
+const SLEEPS: Duration = Duration::from_secs(5);
 /// How long a nonce is good.
 const NONCE_LIFE: Duration = Duration::from_secs(3);
 /// Questions for others that are honoured in an interval, of all and of one.
@@ -151,6 +153,8 @@ pub struct Prober {
     round: u64,
     timers: BTreeSet<(Instant, IpAddr)>,
     favours: usize,
+    /// When it last found itself late.
+    slept: Option<Instant>,
     outputs: VecDeque<Output>,
 }
 
@@ -182,6 +186,7 @@ impl Prober {
             round: 1,
             timers: BTreeSet::new(),
             favours: 0,
+            slept: None,
             outputs: VecDeque::new(),
         };
         // Nodes that start together shall not ask together.
@@ -194,7 +199,7 @@ impl Prober {
     /// searched anew.
     pub fn set_peers(&mut self, peers: impl IntoIterator<Item = ProbePeer>) {
         let mut before = std::mem::take(&mut self.peers);
-        let mut contacts = Vec::new();
+        let (mut contacts, mut ended) = (Vec::new(), BTreeSet::new());
         for spec in peers {
             let address = spec.address;
             let known = before.remove(&address);
@@ -217,6 +222,7 @@ impl Prober {
                 other => {
                     if let Some(mut old) = other {
                         self.forget_timer(address, &mut old);
+                        ended.insert(address);
                         self.outputs.push_back(Output::Changed(address));
                     }
                     contacts.push(address);
@@ -227,6 +233,11 @@ impl Prober {
         }
         for (address, mut peer) in before {
             self.forget_timer(address, &mut peer);
+            ended.insert(address);
+        }
+        if !ended.is_empty() {
+            // What a life that is over answers late says nothing of the next one.
+            self.pending.retain(|_, pending| !ended.contains(&pending.peer));
         }
         self.dead.retain(|dead| self.peers.get(dead).is_some_and(|peer| peer.state == PeerState::Down));
         self.turns = self.peers.keys().copied().collect();
@@ -293,7 +304,7 @@ impl Prober {
         // What is wanted at once is due since the beginning of time.
         let timer = self.timers.iter().map(|(at, _)| *at).find(|at| *at > Instant::ZERO);
         if now.since(timer.map_or(self.next_round, |at| at.min(self.next_round))) > LATE {
-            self.wait_again(now);
+            self.slept(now);
         }
         while let Some((sent, nonce)) = self.ages.front().copied() {
             if now.since(sent) < NONCE_LIFE {

@@ -1,7 +1,7 @@
 //! Whom the prober asks and when, and what follows when nobody answers. Not here: answers.
 
 use super::super::probe::{Message, Nonce, payload_of};
-use super::{FAVOURS, FAVOURS_EACH, Meaning, PeerState, Prober, SOON, Trial};
+use super::{FAVOURS, FAVOURS_EACH, Meaning, PeerState, Prober, SLEEPS, SOON, Trial};
 use std::net::IpAddr;
 use std::time::Duration;
 use vswitch_core::Instant;
@@ -232,7 +232,11 @@ impl Prober {
     }
 
     /// It was us who slept, and answers may lie unread: nobody is judged by what ran out meanwhile.
-    pub(super) fn wait_again(&mut self, now: Instant) {
+    pub(super) fn slept(&mut self, now: Instant) {
+        if self.slept.is_some_and(|at| now.since(at) < SLEEPS) {
+            return;
+        }
+        self.slept = Some(now);
         let mut waiting = Vec::new();
         for (address, peer) in &mut self.peers {
             let later = now.after(peer.patience());
