@@ -3,6 +3,7 @@
 //! Not here: the connection to it, the files that are named here, and what stands in the store.
 
 use super::address::unfit;
+use super::file::Value;
 use super::host::is_host_name;
 use super::read::{Field, Section};
 use std::fmt;
@@ -87,7 +88,7 @@ pub(super) fn read(section: &Section<'_>) -> Option<Cluster> {
     match (&user, &password, &file) {
         (Some(_), None, None) => alone("user", "user needs password or password_file"),
         (Some(_), Some(_), Some(_)) => {
-            alone("password_file", "password_file stands beside password; one is allowed")
+            alone("password_file", "password_file stands beside password; one is allowed");
         }
         (None, Some(_), _) => alone("password", "password needs user"),
         (None, None, Some(_)) => alone("password_file", "password_file needs user"),
@@ -109,8 +110,8 @@ pub(super) fn read(section: &Section<'_>) -> Option<Cluster> {
 /// A password, which no message shows.
 fn read_password(field: &Field<'_>) -> Option<String> {
     match field.value() {
-        super::file::Value::String(text) if text.is_empty() => field.refuse_with_subject("password is empty"),
-        super::file::Value::String(text) => Some(text.clone()),
+        Value::String(text) if text.is_empty() => field.refuse_with_subject("password is empty"),
+        Value::String(text) => Some(text.clone()),
         other => field.refuse_with_subject(&format!("password is {}; a string is expected", other.kind())),
     }
 }

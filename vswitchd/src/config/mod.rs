@@ -27,7 +27,7 @@ mod read;
 mod record;
 mod segment;
 
-pub use address::{AddressSpec, Prefix};
+pub use address::{AddressSpec, Prefix, fits_a_node};
 pub use cluster::Cluster;
 pub use error::{ConfigError, ConfigErrors, Place, Warning};
 pub use host::PeerName;
