@@ -5,6 +5,8 @@
 
 #[path = "config/any_bytes.rs"]
 mod any_bytes;
+#[path = "config/cluster.rs"]
+mod cluster;
 #[path = "config/one_port.rs"]
 mod one_port;
 
@@ -126,7 +128,7 @@ fn every_shipped_file_loads_without_a_warning() {
             seen += 1;
         }
     }
-    assert!(seen >= 9, "{seen}");
+    assert!(seen >= 10, "{seen}");
 }
 
 #[test]

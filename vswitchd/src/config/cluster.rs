@@ -65,35 +65,37 @@ pub(super) fn read(section: &Section<'_>) -> Option<Cluster> {
         section.get("prefix").map_or_else(|| Some("/vswitch/default".to_owned()), |f| read_prefix(&f));
     let lease = section.get("lease").map_or(Some(10), |field| field.number(2..=3600));
     let https = etcd.as_ref().is_none_or(|all| all.iter().any(|one| one.starts_with("https:")));
-    let tls = |key| match section.get(key) {
-        Some(field) if !https => {
-            field.refuse_with_subject(&format!("{key} has no meaning with http; write https in etcd"))
-        }
-        Some(field) => field.absolute_path().map(|path| Some(PathBuf::from(path))),
-        None => Some(None),
-    };
-    let (cacert, cert, key) = (tls("cacert"), tls("cert"), tls("key"));
-    for (one, other) in [("cert", "key"), ("key", "cert")] {
-        if let Some(field) = section.get(one).filter(|_| !section.has(other)) {
+    let [cacert, cert, key] = ["cacert", "cert", "key"].map(|name| (name, section.get(name)));
+    for ((one, field), (other, missing)) in [(&cert, &key), (&key, &cert)] {
+        if let (Some(field), None) = (field, missing) {
             let _: Option<()> = field.refuse_with_subject(&format!("{one} needs {other}"));
         }
     }
-    let user = section.get("user").map(|field| field.name(253).map(str::to_owned));
-    let password = section.get("password").map(|field| read_password(&field));
-    let file = section.get("password_file").map(|field| field.absolute_path().map(PathBuf::from));
-    section.refuse_unknown();
-    let alone = |key, reason: &str| {
-        let _: Option<()> = section.get(key).and_then(|field| field.refuse_with_subject(reason));
-    };
-    match (&user, &password, &file) {
-        (Some(_), None, None) => alone("user", "user needs password or password_file"),
-        (Some(_), Some(_), Some(_)) => {
-            alone("password_file", "password_file stands beside password; one is allowed");
+    let [cacert, cert, key] = [cacert, cert, key].map(|(name, field)| match field {
+        Some(field) if !https => {
+            field.refuse_with_subject(&format!("{name} has no meaning with http; write https in etcd"))
         }
-        (None, Some(_), _) => alone("password", "password needs user"),
-        (None, None, Some(_)) => alone("password_file", "password_file needs user"),
-        _ => {}
+        Some(field) => field.absolute_path().map(|path| Some(PathBuf::from(path))),
+        None => Some(None),
+    });
+    let [user_field, password_field, file_field] =
+        ["user", "password", "password_file"].map(|name| section.get(name));
+    section.refuse_unknown();
+    let (at_fault, reason) = match (user_field, password_field, file_field) {
+        (Some(_), Some(_), Some(file)) => {
+            (Some(file), "password_file stands beside password; one is allowed")
+        }
+        (Some(user), None, None) => (Some(user), "user needs password or password_file"),
+        (None, Some(password), _) => (Some(password), "password needs user"),
+        (None, None, Some(file)) => (Some(file), "password_file needs user"),
+        _ => (None, ""),
+    };
+    if let Some(field) = at_fault {
+        let _: Option<()> = field.refuse_with_subject(reason);
     }
+    let user = user_field.and_then(|field| field.name(253).map(str::to_owned));
+    let password = password_field.and_then(|field| read_password(&field));
+    let password_file = file_field.and_then(|field| field.absolute_path().map(PathBuf::from));
     Some(Cluster {
         etcd: etcd?,
         prefix: prefix?,
@@ -101,9 +103,9 @@ pub(super) fn read(section: &Section<'_>) -> Option<Cluster> {
         cacert: cacert?,
         cert: cert?,
         key: key?,
-        user: user.flatten(),
-        password: password.flatten(),
-        password_file: file.flatten(),
+        user,
+        password,
+        password_file,
     })
 }
 
