@@ -181,6 +181,8 @@ impl Known {
 /// What the system's files say.
 struct Setting {
     resolver: TokioResolver,
+    search: Vec<Name>,
+    ndots: usize,
     hosts: Hosts,
 }
 
@@ -209,11 +211,22 @@ impl System {
         if of_hosts.iter().any(|addresses| !addresses.is_empty()) {
             return of_hosts.map(|addresses| Ok((addresses, HOSTS_TTL)));
         }
-        let (v4, v6) = tokio::join!(
-            look_up(&setting.resolver, name.clone(), RecordType::A),
-            look_up(&setting.resolver, name, RecordType::AAAA),
-        );
-        [v4, v6]
+        let mut failures: [Option<String>; 2] = [None, None];
+        for candidate in candidates(&name, &setting.search, setting.ndots) {
+            let (v4, v6) = tokio::join!(
+                look_up(&setting.resolver, candidate.clone(), RecordType::A),
+                look_up(&setting.resolver, candidate, RecordType::AAAA),
+            );
+            let answers = [v4, v6];
+            if answers.iter().flatten().any(|(addresses, _)| !addresses.is_empty()) {
+                return answers;
+            }
+            for (failure, answer) in failures.iter_mut().zip(answers) {
+                *failure = failure.take().or_else(|| answer.err());
+            }
+        }
+        // That it has no address is known only when every candidate was answered for.
+        failures.map(|failure| failure.map_or(Ok((Vec::new(), LONGEST)), Err))
     }
 
     /// The setting as it is now or was a moment ago.
@@ -240,10 +253,33 @@ fn read_setting(resolv_conf: &Path) -> Result<Setting, String> {
     // The pauses between lookups follow the answers' time to live, so nothing is gained by keeping answers.
     options.cache_size = 0;
     options.use_hosts_file = ResolveHosts::Never;
+    let (ndots, search) = (
+        options.ndots,
+        match config.search() {
+            [] => config.domain().cloned().into_iter().collect(),
+            search => search.to_vec(),
+        },
+    );
     let mut builder = Resolver::builder_with_config(config, TokioRuntimeProvider::default());
     *builder.options_mut() = options;
     let resolver = builder.build().map_err(|error| unread(&error))?;
-    Ok(Setting { resolver, hosts: Hosts::from_system().unwrap_or_default() })
+    Ok(Setting { resolver, search, ndots, hosts: Hosts::from_system().unwrap_or_default() })
+}
+
+/// The names that `name` may stand for, in the order in which they are tried (resolv.conf(5), `search` and
+/// `ndots`). Both families are asked of one before the next, so that they are of the same host.
+fn candidates(name: &Name, search: &[Name], ndots: usize) -> Vec<Name> {
+    let mut absolute = name.clone();
+    absolute.set_fqdn(true);
+    if name.is_fqdn() {
+        return vec![absolute];
+    }
+    // One that would be too long is none.
+    let mut candidates: Vec<Name> =
+        search.iter().filter_map(|domain| name.clone().append_domain(domain).ok()).collect();
+    let at = if usize::from(name.num_labels()) > ndots { 0 } else { candidates.len() };
+    candidates.insert(at, absolute);
+    candidates
 }
 
 /// Asks the servers for the records of one kind.
@@ -278,6 +314,19 @@ mod tests {
 
     fn all(known: &Known) -> Vec<String> {
         known.addresses().iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_name_is_searched_for_as_the_system_does() {
+        let search = ["a.test.", "b.test."].map(|name| Name::from_utf8(name).expect("a name"));
+        let tried = |name: &str, ndots| {
+            let name = Name::from_utf8(name).expect("a name");
+            candidates(&name, &search, ndots).iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(tried("n", 1), ["n.a.test.", "n.b.test.", "n."]);
+        assert_eq!(tried("n.x", 1), ["n.x.", "n.x.a.test.", "n.x.b.test."]);
+        assert_eq!(tried("n.x", 2), ["n.x.a.test.", "n.x.b.test.", "n.x."]);
+        assert_eq!(tried("n.", 1), ["n."]);
     }
 
     #[test]
