@@ -27,7 +27,7 @@ pub fn config_body(data: &[u8]) {
             Config::default()
         }
     };
-    assert!(config.mesh.len() <= MAX_PEERS);
+    assert!(config.mesh.len() + config.mesh_names.len() <= MAX_PEERS);
     assert!(config.mesh.is_sorted_by_key(|peer| peer.address));
     assert_eq!(config.validate_ports(&config.ports), Ok(()));
     assert!(Config::restart_needed(&config, &config).is_empty());

@@ -126,6 +126,12 @@ pub(super) fn unfit(address: IpAddr) -> Option<&'static str> {
     }
 }
 
+/// Whether a node can have `address` in an underlay: a unicast address with a meaning beyond one interface.
+#[must_use]
+pub fn fits_a_node(address: IpAddr) -> bool {
+    unfit(address).is_none()
+}
+
 impl AddressSpec {
     /// Whether it speaks of IPv6.
     #[must_use]

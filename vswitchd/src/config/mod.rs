@@ -15,8 +15,10 @@ use vswitch_core::Vlan;
 use vswitch_core::port::VlanSet;
 
 mod address;
+mod cluster;
 mod error;
 mod file;
+mod host;
 mod peer;
 mod peer_rules;
 mod port;
@@ -25,15 +27,17 @@ mod read;
 mod record;
 mod segment;
 
-pub use address::{AddressSpec, Prefix};
+pub use address::{AddressSpec, Prefix, fits_a_node};
+pub use cluster::Cluster;
 pub use error::{ConfigError, ConfigErrors, Place, Warning};
+pub use host::PeerName;
 pub use peer::{Chosen, Families, FamilyMissing, MAX_PEERS, PeerConfig, PeerSource, Reserved, Underlay};
 pub use port::{PortConfig, PortKind, VlanMode};
 pub use segment::SegmentConfig;
 pub use vswitch_core::port::{InnerVlan, PriorityTags};
 
 /// The whole wish. Two that are equal ask for the same, wherever in their files the words stand.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// `[node]`.
     pub node: NodeConfig,
@@ -42,6 +46,12 @@ pub struct Config {
     /// `[mesh]` and `[[peer]]`: ranges and prefixes expanded, duplicates merged, sorted by address. This
     /// node's own address may still be among them: see [`Config::peers_for`].
     pub mesh: Vec<PeerConfig>,
+    /// Names among `[mesh] peers`, each once, in the order of the file.
+    pub mesh_names: Vec<PeerName>,
+    /// `[mesh] probe`: whether peers are asked if they live; if not, the state of all stays unknown.
+    pub probe: bool,
+    /// `[cluster]`; without it the node knows the peers of its file alone.
+    pub cluster: Option<Cluster>,
     /// `[control]`.
     pub control: Control,
     /// `[datapath]`.
@@ -58,6 +68,27 @@ pub struct Config {
     pub warnings: Vec<Warning>,
     /// Where in the file the things above stand.
     pub places: Places,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            node: NodeConfig::default(),
+            underlay: None,
+            mesh: Vec::new(),
+            mesh_names: Vec::new(),
+            probe: true,
+            cluster: None,
+            control: Control::default(),
+            datapath: Datapath::default(),
+            mac_table: MacTableConfig::default(),
+            switch: Switch::default(),
+            segments: Vec::new(),
+            ports: Vec::new(),
+            warnings: Vec::new(),
+            places: Places::default(),
+        }
+    }
 }
 
 /// Where things stand in the file, for messages that name what decided. All are equal, as places are.
@@ -162,11 +193,14 @@ pub struct Switch {
     pub flood_vlans: VlanSet,
     /// How many tags are read, as Open vSwitch's `other_config:vlan-limit`: 1, 2, or 0 for no limit.
     pub vlan_limit: u8,
+    /// Whether requests for stations that are known are answered here instead of being flooded (ARP and
+    /// neighbour discovery), as iproute2's word for it says. By default exactly when there is a `[cluster]`.
+    pub neigh_suppress: bool,
 }
 
 impl Default for Switch {
     fn default() -> Self {
-        Self { forward_bpdu: false, flood_vlans: VlanSet::none(), vlan_limit: 1 }
+        Self { forward_bpdu: false, flood_vlans: VlanSet::none(), vlan_limit: 1, neigh_suppress: false }
     }
 }
 
@@ -302,6 +336,7 @@ impl Config {
     }
 
     fn read_switch(&mut self, file: &Section<'_>) {
+        self.switch.neigh_suppress = file.has("cluster");
         let Some(section) = file.table("switch") else { return };
         put(&mut self.switch.forward_bpdu, section.get("forward_bpdu").and_then(|field| field.boolean()));
         let flood = section.get("flood_vlans").and_then(|field| field.vlans());
@@ -310,6 +345,7 @@ impl Config {
             flood.map(|vlans| vlans.into_iter().filter_map(Vlan::new).collect()),
         );
         put(&mut self.switch.vlan_limit, section.get("vlan_limit").and_then(|field| field.number(0..=2)));
+        put(&mut self.switch.neigh_suppress, section.get("neigh_suppress").and_then(|field| field.boolean()));
         section.refuse_unknown();
     }
 
@@ -319,8 +355,17 @@ impl Config {
         // Of an underlay in error, the families are not known, and its peers cannot be judged.
         let known = self.underlay.is_some() || !file.has("underlay");
         let mut gathered = Gathered::new(known);
+        let section = file.table("cluster");
+        if let Some(section) = &section {
+            self.cluster = cluster::read(section);
+            if self.underlay.is_none() && known {
+                let text = "[cluster] needs [underlay] address, this node's own tunnel address";
+                file.report.error(section.span(), "cluster", text);
+            }
+        }
+        let listed = section.is_none();
         if let Some(section) = file.table("mesh") {
-            peer_rules::read_mesh(&section, self.underlay.as_ref(), &mut gathered);
+            peer_rules::read_mesh(&section, listed, self.underlay.as_ref(), &mut gathered, &mut self.probe);
         }
         peer_rules::read_tables(file, self.underlay.as_ref(), &mut gathered);
         let mut nothing_crosses = None;
@@ -335,9 +380,16 @@ impl Config {
             nothing_crosses = nothing_crosses.or(span);
             self.mesh.push(peer);
         }
-        if !self.mesh.is_empty() && self.segments.is_empty() {
+        for (name, span) in gathered.names {
+            nothing_crosses = nothing_crosses.or(span);
+            self.mesh_names.push(name);
+        }
+        if self.segments.is_empty() && !(self.mesh.is_empty() && self.mesh_names.is_empty()) {
             let text = "there are peers, but no [[segment]] with a VNI: nothing would cross";
             file.report.warn(nothing_crosses.as_ref(), text);
+        } else if let Some(section) = section.filter(|_| self.segments.is_empty()) {
+            let text = "there is a [cluster], but no [[segment]] with a VNI: nothing would cross";
+            file.report.warn(section.span(), text);
         }
     }
 

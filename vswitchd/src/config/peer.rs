@@ -46,6 +46,10 @@ pub enum PeerSource {
     Mesh,
     /// In a `[[peer]]` of its own, be it among `[mesh] peers` or not.
     Table,
+    /// By a name in `[mesh] peers`, whose address it is in the DNS.
+    Dns,
+    /// In the cluster's store.
+    Cluster,
 }
 
 /// One remote node.
@@ -63,6 +67,10 @@ pub struct PeerConfig {
     pub strict: bool,
     /// The MTU of the path to it, 576..=65535; `None`: the underlay's.
     pub mtu: Option<u16>,
+    /// The UDP port it listens on, 1..=65535; `None`: the underlay's.
+    pub udp_port: Option<u16>,
+    /// The VNIs whose floods go to it, in any order; `None`: all it carries.
+    pub floods: Option<Vec<Vni>>,
     /// Where it was named.
     pub source: PeerSource,
 }
@@ -131,6 +139,22 @@ impl Underlay {
         chosen
     }
 
+    /// The peer `address` with the underlay's settings and none of its own.
+    #[must_use]
+    pub fn peer(&self, address: IpAddr, source: PeerSource) -> PeerConfig {
+        PeerConfig {
+            address,
+            name: None,
+            vnis: None,
+            inner_vlan: self.vxlan_inner_vlan,
+            strict: self.vxlan_reserved == Reserved::Strict,
+            mtu: None,
+            udp_port: None,
+            floods: None,
+            source,
+        }
+    }
+
     /// The families its addresses have.
     #[must_use]
     pub fn families(&self) -> Families {
@@ -168,10 +192,11 @@ impl Config {
         if refused.is_empty() { Ok(usable) } else { Err(FamilyMissing { refused, usable }) }
     }
 
-    /// The families in use on the underlay: those of the peers; without peers, those of `[underlay] address`.
+    /// The families in use on the underlay: those of the peers; without peers, or where peers come and go by
+    /// name or by cluster, those of `[underlay] address`.
     #[must_use]
     pub fn families(&self) -> Families {
-        if self.mesh.is_empty() {
+        if self.mesh.is_empty() || !self.mesh_names.is_empty() || self.cluster.is_some() {
             return self.underlay.as_ref().map(Underlay::families).unwrap_or_default();
         }
         Families::of(self.mesh.iter().map(|peer| peer.address.is_ipv6()))

@@ -2,12 +2,13 @@
 //!
 //! Not here: what follows from good ones.
 
-use super::InnerVlan;
 use super::address::{AddressSpec, Prefix, address_of, bits, family, node_address, read_spec, unfit};
-use super::file::Span;
+use super::file::{Span, Value};
+use super::host::{PeerName, is_host_name};
 use super::peer::{MAX_PEERS, PeerConfig, PeerSource, Reserved, Underlay};
 use super::read::{Field, Section};
-use std::collections::{BTreeMap, HashMap};
+use super::{InnerVlan, put};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use vswitch_core::Vni;
 
@@ -48,8 +49,8 @@ pub(super) fn read_underlay(section: &Section<'_>) -> Option<Underlay> {
 
 /// The first and last address that one entry of `[mesh] peers` stands for.
 fn read_span(field: &Field<'_>) -> Option<(IpAddr, IpAddr)> {
-    const LIKE: &str = ", a range or a prefix, like 192.168.65.112, 192.168.65.116-192.168.65.120 or \
-                        192.168.65.128/26";
+    const LIKE: &str = ", a range, a prefix or a host name, like 192.168.65.112, \
+                        192.168.65.116-192.168.65.120, 192.168.65.128/26 or node-1.example";
     let text = field.text()?;
     let (first, last) = if text.contains('/') {
         let prefix = match Prefix::parse(text) {
@@ -107,29 +108,45 @@ fn read_vnis(field: &Field<'_>) -> Option<Vec<Vni>> {
     Some(vnis)
 }
 
-/// Peers as they are gathered: each with the place that named it last.
+/// The host name that one entry of `[mesh] peers` is, in lower case.
+fn read_host_name(field: &Field<'_>) -> Option<String> {
+    let Value::String(text) = field.value() else { return None };
+    // A range gone wrong at its second end could pass for a name.
+    let range = text.split_once('-').is_some_and(|(first, _)| first.trim().parse::<IpAddr>().is_ok());
+    (is_host_name(text) && !range).then(|| text.to_ascii_lowercase())
+}
+
+/// Peers as they are gathered: each with the place that named it last, and names with the place of the first.
 #[derive(Debug)]
 pub(super) struct Gathered {
     pub(super) peers: BTreeMap<IpAddr, (PeerConfig, Option<Span>)>,
+    pub(super) names: Vec<(PeerName, Option<Span>)>,
+    known_names: HashSet<String>,
     full: bool,
     judged: bool,
 }
 
 impl Gathered {
     /// None yet. `judged`: whether it can be said who is reachable; not when `[underlay]` is in error itself.
-    pub(super) const fn new(judged: bool) -> Self {
-        Self { peers: BTreeMap::new(), full: false, judged }
+    pub(super) fn new(judged: bool) -> Self {
+        Self { peers: BTreeMap::new(), names: Vec::new(), known_names: HashSet::new(), full: false, judged }
+    }
+
+    /// Whether there is an underlay to reach anybody over.
+    fn underlaid(&self, field: &Field<'_>, underlay: Option<&Underlay>) -> bool {
+        if self.judged && underlay.is_none() {
+            let _: Option<()> = field.refuse("needs [underlay] address, this node's own tunnel address");
+            return false;
+        }
+        true
     }
 
     /// Whether this node could reach `address` at all.
     fn reachable(&self, field: &Field<'_>, address: IpAddr, underlay: Option<&Underlay>) -> bool {
-        if !self.judged {
-            return true;
-        }
-        let Some(underlay) = underlay else {
-            let _: Option<()> = field.refuse("needs [underlay] address, this node's own tunnel address");
+        if !self.underlaid(field, underlay) {
             return false;
-        };
+        }
+        let Some(underlay) = underlay else { return true };
         let families = underlay.families();
         let good = if address.is_ipv6() { families.v6 } else { families.v4 };
         if !good {
@@ -142,7 +159,20 @@ impl Gathered {
 
     fn put(&mut self, field: &Field<'_>, peer: PeerConfig) {
         self.peers.insert(peer.address, (peer, field.span().cloned()));
-        if self.peers.len() > MAX_PEERS && !self.full {
+        self.limit(field);
+    }
+
+    fn put_name(&mut self, field: &Field<'_>, name: String) {
+        if self.known_names.insert(name.clone()) {
+            let place = field.report().place(field.span().map(|span| span.start));
+            self.names.push((PeerName { name, place }, field.span().cloned()));
+            self.limit(field);
+        }
+    }
+
+    /// A name is at least one peer.
+    fn limit(&mut self, field: &Field<'_>) {
+        if self.peers.len() + self.names.len() > MAX_PEERS && !self.full {
             self.full = true;
             let _: Option<()> =
                 field.refuse(format!("is one too many; at most {MAX_PEERS} peers are allowed in all"));
@@ -150,12 +180,27 @@ impl Gathered {
     }
 }
 
-/// Reads `[mesh]`.
-pub(super) fn read_mesh(section: &Section<'_>, underlay: Option<&Underlay>, gathered: &mut Gathered) {
-    let fields = section.need("peers").and_then(|field| field.items()).unwrap_or_default();
+/// Reads `[mesh]`. Who is in the mesh must be said somewhere: `listed` is whether it must be here.
+pub(super) fn read_mesh(
+    section: &Section<'_>,
+    listed: bool,
+    underlay: Option<&Underlay>,
+    gathered: &mut Gathered,
+    probe: &mut bool,
+) {
+    let must = listed && !section.has("probe");
+    let peers = if must { section.need("peers") } else { section.get("peers") };
+    let fields = peers.and_then(|field| field.items()).unwrap_or_default();
+    put(probe, section.get("probe").and_then(|field| field.boolean()));
     section.refuse_unknown();
     let mut named = 0;
     for field in &fields {
+        if let Some(name) = read_host_name(field) {
+            if !gathered.full && gathered.underlaid(field, underlay) {
+                gathered.put_name(field, name);
+            }
+            continue;
+        }
         let Some((first, last)) = read_span(field) else { continue };
         if !gathered.reachable(field, first, underlay) {
             continue;
@@ -164,23 +209,12 @@ pub(super) fn read_mesh(section: &Section<'_>, underlay: Option<&Underlay>, gath
         if gathered.full || named > 16 * MAX_PEERS as u128 {
             return;
         }
+        // An underlay in error has no peers, and nothing comes of the file.
+        let Some(underlay) = underlay else { continue };
         for address in bits(first)..=bits(last) {
             let address = address_of(address, first.is_ipv6());
-            let peer = peer(address, underlay, PeerSource::Mesh);
-            gathered.put(field, peer);
+            gathered.put(field, underlay.peer(address, PeerSource::Mesh));
         }
-    }
-}
-
-fn peer(address: IpAddr, underlay: Option<&Underlay>, source: PeerSource) -> PeerConfig {
-    PeerConfig {
-        address,
-        name: None,
-        vnis: None,
-        inner_vlan: underlay.map_or(InnerVlan::Strip, |underlay| underlay.vxlan_inner_vlan),
-        strict: underlay.is_some_and(|underlay| underlay.vxlan_reserved == Reserved::Strict),
-        mtu: None,
-        source,
     }
 }
 
@@ -228,7 +262,7 @@ fn read_table(
     {
         return field.refuse(format!("is the name of peer \"{other}\" already"));
     }
-    let mut peer = peer(address, underlay, PeerSource::Table);
+    let mut peer = underlay?.peer(address, PeerSource::Table);
     peer.name = name.map(str::to_owned);
     peer.vnis = vnis.flatten();
     peer.mtu = mtu;

@@ -143,6 +143,11 @@ impl<'a> Section<'a> {
         field
     }
 
+    /// Where it stands.
+    pub(super) const fn span(&self) -> Option<&'a Span> {
+        self.span
+    }
+
     /// Whether `key` is there.
     pub(super) fn has(&self, key: &str) -> bool {
         self.table.get(key).is_some()
