@@ -5,6 +5,7 @@ pub mod cases;
 pub mod config_body;
 pub mod daemon;
 pub mod driven;
+pub mod etcd;
 pub mod fabric;
 pub mod frames;
 pub mod headers;
