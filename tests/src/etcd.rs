@@ -283,7 +283,8 @@ impl Etcd {
 
 /// Two ports of 127.0.0.1 that nobody listens on.
 fn free_ports() -> [u16; 2] {
-    let listeners = [0; 2].map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("loopback is up"));
+    let listeners =
+        [0; 2].map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("loopback is up"));
     listeners.map(|listener| listener.local_addr().expect("it is bound").port())
 }
 

@@ -15,6 +15,7 @@ use vswitch_core::Vlan;
 use vswitch_core::port::VlanSet;
 
 mod address;
+mod cluster;
 mod error;
 mod file;
 mod peer;
@@ -26,6 +27,7 @@ mod record;
 mod segment;
 
 pub use address::{AddressSpec, Prefix};
+pub use cluster::Cluster;
 pub use error::{ConfigError, ConfigErrors, Place, Warning};
 pub use peer::{Chosen, Families, FamilyMissing, MAX_PEERS, PeerConfig, PeerSource, Reserved, Underlay};
 pub use port::{PortConfig, PortKind, VlanMode};

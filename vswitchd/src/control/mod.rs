@@ -12,5 +12,6 @@ mod ports;
 pub mod rpc;
 mod running;
 pub mod socket;
+pub mod source;
 pub mod state;
 mod underlay;
