@@ -29,7 +29,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreEvent {
     /// The store answers, all ranges are listed and all own keys written; once after each [`StoreEvent::Down`],
-    /// and once in the beginning.
+    /// and once in the beginning, not before the first [`Etcd::watch`].
     Up,
     /// The store does not answer, or does not let us write; once for each outage.
     Down {
@@ -114,7 +114,7 @@ impl Etcd {
     }
 
     /// Wants these ranges watched, which must not overlap: new ones are listed, those that are not among them
-    /// are no longer heard of.
+    /// are no longer heard of. None at all is a wish too.
     pub fn watch(&self, ranges: Vec<KeyRange>) {
         self.wanted.watch(ranges);
     }

@@ -139,9 +139,11 @@ impl Sessions {
     async fn watch(&self, client: &Client) -> Result<Infallible, Status> {
         let mut watcher = Watcher::new(client, &self.wanted, &self.outbox);
         watcher.follow().await?;
-        self.listed.set(true);
-        self.up_when_all_is_done();
         loop {
+            if !self.listed.get() && watcher.is_complete() {
+                self.listed.set(true);
+                self.up_when_all_is_done();
+            }
             watcher.step().await?;
         }
     }

@@ -20,7 +20,8 @@ struct State {
     keys: BTreeMap<String, Option<Vec<u8>>>,
     /// Keys that the store has yet to hear of.
     unwritten: BTreeSet<String>,
-    ranges: BTreeSet<KeyRange>,
+    /// `None`: nobody has said yet.
+    ranges: Option<BTreeSet<KeyRange>>,
 }
 
 /// The wishes, and what wakes those who see to them. Each bell has one listener.
@@ -54,11 +55,12 @@ impl Wanted {
 
     /// Wants these ranges watched from now on, and no others.
     pub(super) fn watch(&self, ranges: Vec<KeyRange>) {
-        self.state().ranges = ranges.into_iter().filter(|range| range.from < range.to).collect();
+        let ranges = ranges.into_iter().filter(|range| range.from < range.to).collect();
+        self.state().ranges = Some(ranges);
         self.ranges_changed.notify_one();
     }
 
-    pub(super) fn ranges(&self) -> BTreeSet<KeyRange> {
+    pub(super) fn ranges(&self) -> Option<BTreeSet<KeyRange>> {
         self.state().ranges.clone()
     }
 
@@ -216,7 +218,8 @@ mod tests {
     #[test]
     fn an_empty_or_reversed_range_is_not_watched() {
         let wanted = Wanted::default();
+        assert_eq!(wanted.ranges(), None);
         wanted.watch(vec![range("a", "a"), range("b", "a"), range("a", "b"), range("a", "b")]);
-        assert_eq!(wanted.ranges(), BTreeSet::from([range("a", "b")]));
+        assert_eq!(wanted.ranges(), Some(BTreeSet::from([range("a", "b")])));
     }
 }

@@ -54,9 +54,16 @@ impl<'a> Watcher<'a> {
         }
     }
 
+    /// Whether what is wanted has been said, and is watched.
+    pub(super) fn is_complete(&self) -> bool {
+        self.wanted.ranges().is_some_and(|wanted| {
+            self.watched.len() == wanted.len() && self.watched.values().all(|range| wanted.contains(range))
+        })
+    }
+
     /// Makes what is watched what is wanted: old ranges are dropped, new ones listed and watched.
     pub(super) async fn follow(&mut self) -> Result<(), Status> {
-        let mut new = self.wanted.ranges();
+        let mut new = self.wanted.ranges().unwrap_or_default();
         let dropped: Vec<i64> =
             self.watched.iter().filter(|(_, range)| !new.remove(range)).map(|(id, _)| *id).collect();
         for watch_id in dropped {
