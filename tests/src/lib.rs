@@ -20,6 +20,7 @@ pub mod rng;
 pub mod scene;
 pub mod sight;
 pub mod socket;
+pub mod store;
 pub mod streams;
 pub mod sums;
 pub mod switch_body;

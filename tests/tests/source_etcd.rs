@@ -1,136 +1,18 @@
 //! The etcd source against a real etcd: what it tells and what it keeps, in good hours and in bad ones.
 #![allow(clippy::unwrap_used, reason = "a test that finds nothing where something must be fails there")]
 
-use crossbeam_channel::{Receiver, bounded};
-use std::collections::BTreeMap;
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use vswitch_tests::daemon::PATIENCE;
-use vswitch_tests::etcd::{Etcd, Tls, with_etcd};
-use vswitch_tests::lab::{Daemon, Deadline, until};
-use vswitchd::cluster::KeyRange;
+use vswitch_tests::etcd::{Etcd, with_etcd};
+use vswitch_tests::lab::{Daemon, until};
+use vswitch_tests::store::{Node, config, under};
 use vswitchd::config::Cluster;
-use vswitchd::control::source::etcd::{Etcd as Source, StoreEvent};
+use vswitchd::control::source::etcd::StoreEvent;
 
 /// Set in a process that is only there to be killed: where its etcd is.
 const KILLED: &str = "VSWITCH_TEST_KILLED";
-
-/// A source with what it has told so far.
-struct Node {
-    source: Source,
-    events: Receiver<Vec<StoreEvent>>,
-    woken: Arc<AtomicUsize>,
-    /// What there is, as a reader of the events believes.
-    seen: BTreeMap<String, Vec<u8>>,
-    log: Vec<StoreEvent>,
-}
-
-fn config(etcd: &Etcd) -> Cluster {
-    Cluster { etcd: vec![etcd.url()], prefix: "/t".to_owned(), lease: 10, ..Cluster::default() }
-}
-
-fn under(prefix: &str) -> KeyRange {
-    KeyRange { from: format!("{prefix}/"), to: format!("{prefix}0") }
-}
-
-impl Node {
-    fn start(config: &Cluster) -> Self {
-        Self::start_with(config, 64, &[])
-    }
-
-    fn start_with(config: &Cluster, room: usize, prefixes: &[&str]) -> Self {
-        let (sender, events) = bounded(room);
-        let woken = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&woken);
-        let wake = Arc::new(move || {
-            count.fetch_add(1, Ordering::Relaxed);
-        });
-        let source = Source::start(config, sender, wake).unwrap();
-        source.watch(prefixes.iter().map(|prefix| under(prefix)).collect());
-        Self { source, events, woken, seen: BTreeMap::new(), log: Vec::new() }
-    }
-
-    /// One that watches these prefixes, from its beginning on.
-    fn watching(config: &Cluster, prefixes: &[&str]) -> Self {
-        Self::start_with(config, 64, prefixes)
-    }
-
-    fn put(&self, key: &str, value: &str) {
-        self.source.put(key.to_owned(), value.into());
-    }
-
-    /// Takes in events until `found` likes one; returns it.
-    fn until(&mut self, what: &str, found: impl Fn(&StoreEvent) -> bool) -> StoreEvent {
-        let deadline = Deadline::after(PATIENCE);
-        loop {
-            let left = deadline.left().unwrap_or_default();
-            let batch = self.events.recv_timeout(left);
-            let batch = batch.unwrap_or_else(|_| panic!("never {what}; but {:?}", self.log));
-            let hit = batch.iter().find(|event| found(event)).cloned();
-            for event in batch {
-                self.believe(event);
-            }
-            if let Some(hit) = hit {
-                return hit;
-            }
-        }
-    }
-
-    fn believe(&mut self, event: StoreEvent) {
-        match &event {
-            StoreEvent::Listed { range, entries } => {
-                self.seen.retain(|key, _| *key < range.from || *key >= range.to);
-                self.seen.extend(entries.iter().cloned());
-            }
-            StoreEvent::Put { key, value } => {
-                self.seen.insert(key.clone(), value.clone());
-            }
-            StoreEvent::Deleted { key } => {
-                self.seen.remove(key);
-            }
-            StoreEvent::Up | StoreEvent::Down { .. } => {}
-        }
-        self.log.push(event);
-    }
-
-    fn until_up(&mut self) {
-        self.until("up", |event| *event == StoreEvent::Up);
-    }
-
-    fn until_down(&mut self) -> String {
-        match self.until("down", |event| matches!(event, StoreEvent::Down { .. })) {
-            StoreEvent::Down { reason } => reason,
-            _ => unreachable!(),
-        }
-    }
-
-    fn until_put(&mut self, wanted: &str, as_value: &str) {
-        self.until(&format!("{wanted} = {as_value}"), |event| {
-            matches!(event, StoreEvent::Put { key, value } if key == wanted && value == as_value.as_bytes())
-        });
-    }
-
-    fn until_deleted(&mut self, wanted: &str) {
-        self.until(
-            &format!("{wanted} deleted"),
-            |event| matches!(event, StoreEvent::Deleted { key } if key == wanted),
-        );
-    }
-
-    fn listed(&self) -> usize {
-        self.log.iter().filter(|event| matches!(event, StoreEvent::Listed { .. })).count()
-    }
-
-    fn downs(&self) -> usize {
-        self.log.iter().filter(|event| matches!(event, StoreEvent::Down { .. })).count()
-    }
-
-    fn keys(&self) -> Vec<&str> {
-        self.seen.keys().map(String::as_str).collect()
-    }
-}
 
 #[test]
 fn what_is_there_is_listed_what_changes_is_told_and_own_keys_go_with_the_handle() {
@@ -280,6 +162,34 @@ fn history_that_was_compacted_during_an_outage_is_made_up_by_a_list() {
 }
 
 #[test]
+fn a_reader_too_slow_for_history_that_is_compacted_gets_a_list_and_no_outage() {
+    with_etcd(|| {
+        let etcd = Etcd::start();
+        let mut node = Node::start_with(&config(&etcd), 1, &["/t"]);
+        node.until_up();
+        // Until etcd can send no more: windows, its own queue of 1,024 answers, and the room here are all full.
+        let mut writer = Node::watching(&config(&etcd), &["/t"]);
+        let value = |round: u32| [round.to_be_bytes(); 2048].concat();
+        for round in 0..1400 {
+            writer.source.put("/t/large".to_owned(), value(round));
+            writer.until("its own value", |event| {
+                matches!(event, StoreEvent::Put { value: seen, .. } if *seen == value(round))
+                    || matches!(event, StoreEvent::Listed { entries, .. } if !entries.is_empty())
+            });
+        }
+        etcd.compact();
+        etcd.put("/t/end", "1");
+        node.until("the end", |event| match event {
+            StoreEvent::Listed { entries, .. } => entries.iter().any(|(key, _)| key == "/t/end"),
+            StoreEvent::Put { key, .. } => key == "/t/end",
+            _ => false,
+        });
+        assert_eq!(node.seen["/t/large"], value(1399));
+        assert_eq!((node.listed(), node.downs()), (2, 0));
+    });
+}
+
+#[test]
 fn an_etcd_that_lost_its_data_gets_every_key_of_ours_again() {
     with_etcd(|| {
         let mut etcd = Etcd::start();
@@ -385,111 +295,10 @@ fn two_clusters_share_one_etcd_by_prefix() {
 }
 
 #[test]
-fn an_etcd_that_wants_a_password_gets_it_and_a_token_that_it_forgot_is_renewed() {
-    with_etcd(|| {
-        let mut etcd = Etcd::start();
-        etcd.require_password("open sesame");
-        let login = |password: &str| Cluster {
-            user: Some("root".to_owned()),
-            password: Some(password.to_owned()),
-            ..config(&etcd)
-        };
-        let mut wrong = Node::watching(&login("guess"), &["/t"]);
-        let reason = wrong.until_down();
-        assert!(reason.contains("authentication failed"), "{reason}");
-        let mut nobody = Node::watching(&config(&etcd), &["/t"]);
-        nobody.put("/t/n", "1");
-        nobody.until_down();
-        let mut node = Node::watching(&login("open sesame"), &["/t"]);
-        node.put("/t/own", "1");
-        node.until_up();
-        // Tokens are kept in memory, and a change of users makes older ones invalid.
-        etcd.ctl(&["user", "add", "other:x"]);
-        node.put("/t/own", "2");
-        node.source.watch(vec![under("/t"), under("/u")]);
-        node.until(
-            "the list of /u",
-            |event| matches!(event, StoreEvent::Listed { range, .. } if *range == under("/u")),
-        );
-        until("the new value", PATIENCE, || (etcd.get("/t/own").as_deref() == Some("2")).then_some(()));
-        etcd.kill();
-        node.until_down();
-        etcd.run();
-        node.until_up();
-        assert_eq!(node.downs(), 1);
-    });
-}
-
-#[test]
-fn the_password_may_stand_in_a_file() {
-    with_etcd(|| {
-        let mut etcd = Etcd::start();
-        etcd.require_password("from a file");
-        let file = std::env::temp_dir().join(format!("wd-password-{}", std::process::id()));
-        std::fs::write(&file, "from a file\n").unwrap();
-        let user = Some("root".to_owned());
-        let config = Cluster { user, password_file: Some(file.clone()), ..config(&etcd) };
-        let mut node = Node::watching(&config, &["/t"]);
-        node.until_up();
-        std::fs::remove_file(file).unwrap();
-    });
-}
-
-#[test]
-fn over_tls_both_sides_show_certificates_of_one_authority() {
-    with_etcd(|| {
-        let (tls, foreign) = (Tls::new(), Tls::new());
-        let etcd = Etcd::start_tls(&tls);
-        let with = |ca: &Tls, node: &Tls| Cluster {
-            cacert: Some(ca.ca()),
-            cert: Some(node.cert()),
-            key: Some(node.key()),
-            ..config(&etcd)
-        };
-        let mut node = Node::watching(&with(&tls, &tls), &["/t"]);
-        node.put("/t/own", "1");
-        node.until_up();
-        assert_eq!(etcd.get("/t/own").as_deref(), Some("1"));
-        let mut mistrusting = Node::watching(&with(&foreign, &tls), &["/t"]);
-        let reason = mistrusting.until_down();
-        assert!(reason.contains("certificate"), "{reason}");
-        let mut mistrusted = Node::watching(&with(&tls, &foreign), &["/t"]);
-        mistrusted.until_down();
-        let mut unnamed = Node::watching(&Cluster { cert: None, key: None, ..with(&tls, &tls) }, &["/t"]);
-        unnamed.until_down();
-    });
-}
-
-#[test]
-fn what_cannot_be_an_etcd_is_refused_at_once() {
-    let start = |config: &Cluster| {
-        let (sender, _events) = bounded(1);
-        Source::start(config, sender, Arc::new(|| ())).unwrap_err().to_string()
-    };
-    let one = |endpoint: &str| Cluster { etcd: vec![endpoint.to_owned()], lease: 10, ..Cluster::default() };
-    assert!(start(&Cluster::default()).contains("no endpoint"));
-    assert!(start(&one("ftp://127.0.0.1:1")).contains("neither http:// nor https://"));
-    assert!(start(&one("https://127.0.0.1:1")).contains("cacert"));
-    let missing = Cluster { cacert: Some("/nonexistent/ca.pem".into()), ..one("https://127.0.0.1:1") };
-    assert!(start(&missing).contains("/nonexistent/ca.pem"));
-}
-
-#[test]
-fn one_dead_endpoint_among_several_is_no_outage() {
-    with_etcd(|| {
-        let (dead, etcd) = (Etcd::stopped(), Etcd::start());
-        let both = Cluster { etcd: vec![dead.url(), etcd.url()], ..config(&etcd) };
-        let mut node = Node::watching(&both, &["/t"]);
-        node.until_up();
-        assert_eq!(node.downs(), 0);
-    });
-}
-
-#[test]
 fn hostile_keys_and_values_are_handed_on_as_they_are_or_left_out() {
     with_etcd(|| {
         let etcd = Etcd::start();
-        let directory = std::env::temp_dir().join(format!("wd-hostile-{}", std::process::id()));
+        let directory = std::env::temp_dir().join(format!("vswitch-hostile-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
         let file = directory.join("value");
         // A page of ten of these is more than one message may be.
