@@ -291,6 +291,7 @@ fn free_ports() -> [u16; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lab::in_lab;
 
     #[test]
     fn an_etcd_keeps_its_data_over_a_kill_and_is_gone_with_its_guard() {
@@ -309,6 +310,22 @@ mod tests {
             let process = format!("/proc/{}", etcd.daemon.as_ref().unwrap().pid());
             drop(etcd);
             assert!(!Path::new(&process).exists());
+        });
+    }
+
+    #[test]
+    fn an_etcd_inside_a_namespace_serves_those_who_reach_its_address() {
+        with_etcd(|| {
+            in_lab("etcd::tests::an_etcd_inside_a_namespace_serves_those_who_reach_its_address", |lab| {
+                let (store, node) = (lab.namespace("store"), lab.namespace("node"));
+                store.veth("under", &node, "under");
+                store.address("under", "192.0.2.1/24");
+                node.address("under", "192.0.2.2/24");
+                let etcd = Etcd::start_in(&store, "192.0.2.1".parse().unwrap());
+                etcd.put("/a", "1");
+                let url = etcd.url();
+                assert_eq!(node.run(&format!("etcdctl --endpoints {url} get --print-value-only /a")), "1\n");
+            });
         });
     }
 }

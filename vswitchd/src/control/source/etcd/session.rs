@@ -71,13 +71,14 @@ impl Sessions {
         let mut failed = 0;
         for endpoint in self.config.etcd.iter().cycle() {
             let Err(status) = self.session(endpoint).await;
-            let was_up = self.listed.get() && self.written.get();
-            if was_up {
-                (wait, failed) = (RETRY[0], 0);
-                if wants_token(&status) {
-                    // A token that ran out is no outage: the next session fetches another.
-                    continue;
+            if self.listed.get() && self.written.get() {
+                // A session that was good. A token that ran out is no outage: the next session fetches another.
+                if !wants_token(&status) {
+                    self.down(&format!("{endpoint}: {}", reason(&status)));
                 }
+                (wait, failed) = (RETRY[0], 0);
+                sleep(wait).await;
+                continue;
             }
             failed += 1;
             // A node that is starting has not failed before all endpoints have.
