@@ -31,7 +31,23 @@ pub struct Node {
 /// How a node is told where `etcd` is.
 #[must_use]
 pub fn config(etcd: &Etcd) -> Cluster {
-    Cluster { etcd: vec![etcd.url()], prefix: "/t".to_owned(), lease: 10, ..Cluster::default() }
+    at(vec![etcd.url()])
+}
+
+/// The same for endpoints that need not be there.
+#[must_use]
+pub fn at(endpoints: Vec<String>) -> Cluster {
+    Cluster {
+        etcd: endpoints,
+        prefix: "/t".to_owned(),
+        lease: 10,
+        cacert: None,
+        cert: None,
+        key: None,
+        user: None,
+        password: None,
+        password_file: None,
+    }
 }
 
 /// All keys below `prefix`.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use vswitch_tests::daemon::PATIENCE;
 use vswitch_tests::etcd::{Etcd, with_etcd};
 use vswitch_tests::lab::{Daemon, until};
-use vswitch_tests::store::{Node, config, under};
+use vswitch_tests::store::{Node, at, config, under};
 use vswitchd::config::Cluster;
 use vswitchd::control::source::etcd::StoreEvent;
 
@@ -210,7 +210,7 @@ fn an_etcd_that_lost_its_data_gets_every_key_of_ours_again() {
 fn the_keys_of_a_node_that_is_killed_go_with_its_lease_and_others_see_it() {
     // The node that will be killed is this test once more, in a process of its own.
     if let Ok(url) = std::env::var(KILLED) {
-        let config = Cluster { etcd: vec![url], lease: 2, ..Cluster::default() };
+        let config = Cluster { lease: 2, ..at(vec![url]) };
         let mut killed = Node::start(&config);
         killed.put("/t/killed", "1");
         killed.until_up();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use vswitch_tests::daemon::PATIENCE;
 use vswitch_tests::etcd::{Etcd, Tls, with_etcd};
 use vswitch_tests::lab::until;
-use vswitch_tests::store::{Node, config, under};
+use vswitch_tests::store::{Node, at, config, under};
 use vswitchd::config::Cluster;
 use vswitchd::control::source::etcd::{Etcd as Source, StoreEvent};
 
@@ -116,8 +116,8 @@ fn what_cannot_be_an_etcd_is_refused_at_once() {
         let (sender, _events) = bounded(1);
         Source::start(config, sender, Arc::new(|| ())).unwrap_err().to_string()
     };
-    let one = |endpoint: &str| Cluster { etcd: vec![endpoint.to_owned()], lease: 10, ..Cluster::default() };
-    assert!(start(&Cluster::default()).contains("no endpoint"));
+    let one = |endpoint: &str| at(vec![endpoint.to_owned()]);
+    assert!(start(&at(Vec::new())).contains("no endpoint"));
     assert!(start(&one("ftp://127.0.0.1:1")).contains("neither http:// nor https://"));
     assert!(start(&one("https://127.0.0.1:1")).contains("cacert"));
     let missing = Cluster { cacert: Some("/nonexistent/ca.pem".into()), ..one("https://127.0.0.1:1") };

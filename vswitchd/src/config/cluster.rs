@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 /// `[cluster]`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Cluster {
     /// Where etcd is: `http://host:port` or `https://host:port`, tried in turn.
     pub etcd: Vec<String>,
