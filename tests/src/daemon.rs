@@ -45,10 +45,10 @@ pub fn with_host(test: &str, body: impl FnOnce(&Lab, Host)) {
 
 /// A directory of its own, removed when dropped.
 #[derive(Debug)]
-struct Directory(PathBuf);
+pub(crate) struct Directory(pub(crate) PathBuf);
 
 impl Directory {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("vswitch-{}-{number}", std::process::id()));

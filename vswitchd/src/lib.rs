@@ -4,6 +4,7 @@
 //! This is a library only so that the two programs and the tests can share it: its interface is the programs',
 //! not this one.
 
+pub mod cluster;
 pub mod config;
 pub mod control;
 pub mod ctl;
