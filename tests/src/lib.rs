@@ -9,6 +9,7 @@ pub mod fabric;
 pub mod frames;
 pub mod headers;
 pub mod lab;
+pub mod mesh;
 pub mod node;
 pub mod numbered;
 pub mod offload_body;

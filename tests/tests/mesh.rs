@@ -1,0 +1,48 @@
+//! A mesh of eight real nodes with one file: all pods reach each other, and a broadcast is one datagram for each node.
+//! Here the nodes are in the file; those that find each other through etcd are tested in `mesh_*.rs`.
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use vswitch_tests::mesh::{Flood, Membership, Mesh, Plan, Pods, Subnet, v4};
+use vswitch_tests::node::{PATIENCE, in_nodes};
+
+const NODES: usize = 8;
+
+#[test]
+fn nodes_with_one_file_reach_each_other_and_each_hears_a_broadcast_once() {
+    in_nodes("nodes_with_one_file_reach_each_other_and_each_hears_a_broadcast_once", |lab| {
+        let mut plan = Plan::new(NODES, Membership::Static);
+        plan.subnets.push(Subnet { vlan: 20, nodes: vec![1, 2, 3] });
+        plan.segments += "\n[[segment]]\nname = \"red\"\nvlan = 20\nvni = 10020\n";
+        let mut mesh = Mesh::new(lab, &plan);
+        let pods = Pods::open(&mesh.underlay);
+        let all: Vec<usize> = (1..=NODES).collect();
+        mesh.start(&all);
+        pods.until_all_reach(1, &all, PATIENCE);
+        pods.until_all_reach(2, &[1, 2, 3], PATIENCE);
+        for from in [1, NODES] {
+            let others: Vec<usize> = all.iter().copied().filter(|n| *n != from).collect();
+            let copies = Flood { mesh: &mesh, pods: &pods, from, subnet: 1 }.copies(&others);
+            assert_eq!(copies.datagrams, others.iter().map(|n| (v4(*n), 1)).collect());
+            assert_eq!(copies.arrived, others.iter().map(|n| (*n, 1)).collect());
+        }
+        let copies = Flood { mesh: &mesh, pods: &pods, from: 2, subnet: 2 }.copies(&[1, 3]);
+        assert_eq!(copies.arrived, [(1, 1), (3, 1)].into());
+    });
+}
+
+#[test]
+fn a_node_of_the_file_that_starts_late_is_reached_like_the_others() {
+    in_nodes("a_node_of_the_file_that_starts_late_is_reached_like_the_others", |lab| {
+        let mut mesh = Mesh::new(lab, &Plan::new(NODES, Membership::Static));
+        let pods = Pods::open(&mesh.underlay);
+        let early: Vec<usize> = (1..NODES).collect();
+        mesh.start(&early);
+        pods.until_all_reach(1, &early, PATIENCE);
+        mesh.start(&[NODES]);
+        let pairs = early.iter().flat_map(|n| [(*n, NODES), (NODES, *n)]);
+        pods.until_reached(1, pairs, PATIENCE);
+        mesh.end(NODES, "KILL");
+        mesh.start(&[NODES]);
+        pods.until_all_reach(1, &(1..=NODES).collect::<Vec<_>>(), PATIENCE);
+    });
+}
