@@ -96,6 +96,14 @@ impl Routed {
         }
     }
 
+    /// Lets all pods forget whose MAC is whose.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    pub fn forget_neighbours(&self) {
+        self.nodes.iter().for_each(|node| drop(node.ip("neigh flush all")));
+    }
+
     /// Gives node `n` the address that node `as_if` would have, in IPv4, and takes its own away.
     ///
     /// # Panics
