@@ -3,6 +3,7 @@
 //! On every node a pod of each subnet stands in the node's own namespace, which is cheap enough for a hundred of them.
 //! Not here: what a test expects, and what a figure must be.
 
+mod cluster;
 mod flood;
 mod measure;
 mod pods;
@@ -10,6 +11,7 @@ mod routed;
 mod station;
 mod stream;
 
+pub use cluster::{Cluster, LEASE, Store, in_cluster, membership};
 pub use flood::{Copies, Flood, Hearing};
 pub use measure::{NeighbourRoom, cpu_time, percentile, resident, sockets};
 pub use pods::Pods;
@@ -20,7 +22,7 @@ pub use stream::Stream;
 use crate::lab::{Deadline, Lab, check, until};
 use crate::node::{Fleet, Node, PATIENCE};
 use std::fmt::Write as _;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::process::Command;
 use std::time::Duration;
 
@@ -68,6 +70,8 @@ pub struct Plan {
     pub subnets: Vec<Subnet>,
     /// The `[[segment]]` tables.
     pub segments: String,
+    /// Whether pods have IPv6 addresses too: those of [`pod6`].
+    pub v6: bool,
     /// Further text of the file.
     pub more: String,
 }
@@ -77,7 +81,14 @@ impl Plan {
     #[must_use]
     pub fn new(nodes: usize, membership: Membership) -> Self {
         let segments = "\n[[segment]]\nname = \"blue\"\nvlan = 10\nvni = 10010\n".to_owned();
-        Self { nodes, membership, subnets: vec![Subnet::on_all(10, nodes)], segments, more: String::new() }
+        Self {
+            nodes,
+            membership,
+            subnets: vec![Subnet::on_all(10, nodes)],
+            segments,
+            v6: false,
+            more: String::new(),
+        }
     }
 
     /// The file.
@@ -95,10 +106,11 @@ impl Plan {
         for (subnet, Subnet { vlan, nodes }) in (1..).zip(&self.subnets) {
             for n in nodes {
                 let (node, address) = (name(*n), pod(subnet, *n));
+                let also = if self.v6 { format!(", \"{}/64\"", pod6(subnet, *n)) } else { String::new() };
                 let _ = write!(
                     text,
                     "\n[[port]]\nname = \"s{subnet}n{n}\"\nnode = [{node:?}]\ntag = {vlan}\n\
-                     addresses = [\"{address}/16\"]\n"
+                     addresses = [\"{address}/16\"{also}]\n"
                 );
             }
         }
@@ -117,6 +129,13 @@ pub fn name(n: usize) -> String {
 pub fn pod(subnet: u8, n: usize) -> Ipv4Addr {
     let n = u16::try_from(n).expect("a few thousand nodes").to_be_bytes();
     Ipv4Addr::new(10, subnet, n[0], n[1])
+}
+
+/// The same in IPv6.
+#[must_use]
+pub fn pod6(subnet: u8, n: usize) -> Ipv6Addr {
+    let n = u16::try_from(n).expect("a few thousand nodes");
+    Ipv6Addr::new(0xfd10, u16::from(subnet), 0, 0, 0, 0, 0, n)
 }
 
 /// Daemons that are started at a time: more would wait for each other.
@@ -160,7 +179,18 @@ impl Mesh {
     /// When the temporary directory cannot be written.
     #[must_use]
     pub fn on(underlay: Routed, plan: &Plan) -> Self {
+        if plan.v6 {
+            underlay.with_ipv6();
+        }
         Self { nodes: (0..plan.nodes).map(|_| None).collect(), fleet: Fleet::new(&plan.toml()), underlay }
+    }
+
+    /// Puts another file in place of the one that nodes run from; those that run keep what they have read.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    pub fn write(&self, plan: &Plan) {
+        self.fleet.write(&plan.toml());
     }
 
     /// The numbers of the nodes that run.

@@ -2,7 +2,9 @@
 //! Here the nodes are in the file; those that find each other through etcd are tested in `mesh_*.rs`.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use vswitch_tests::mesh::{Flood, Membership, Mesh, Plan, Pods, Subnet, v4};
+use std::collections::BTreeSet;
+use vswitch_tests::lab::until;
+use vswitch_tests::mesh::{Flood, Membership, Mesh, Plan, Pods, Stream, Subnet, v4};
 use vswitch_tests::node::{PATIENCE, in_nodes};
 
 const NODES: usize = 8;
@@ -44,5 +46,33 @@ fn a_node_of_the_file_that_starts_late_is_reached_like_the_others() {
         mesh.end(NODES, "KILL");
         mesh.start(&[NODES]);
         pods.until_all_reach(1, &(1..=NODES).collect::<Vec<_>>(), PATIENCE);
+    });
+}
+
+#[test]
+fn two_halves_that_were_cut_apart_talk_among_themselves_and_again_to_all_when_healed() {
+    let test = "two_halves_that_were_cut_apart_talk_among_themselves_and_again_to_all_when_healed";
+    in_nodes(test, |lab| {
+        let mut mesh = Mesh::new(lab, &Plan::new(NODES, Membership::Static));
+        let pods = Pods::open(&mesh.underlay);
+        let all: Vec<usize> = (1..=NODES).collect();
+        mesh.start(&all);
+        pods.until_all_reach(1, &all, PATIENCE);
+        let (half, other) = all.split_at(NODES / 2);
+        let stream = Stream::start(&mesh.underlay, 1, &[(1, 2), (2, 3), (5, 6), (8, 5)]);
+        let mut sent = 0;
+        for _ in 0..2 {
+            mesh.underlay.cut(half, false);
+            let across = half.iter().flat_map(|a| other.iter().flat_map(|b| [(*a, *b), (*b, *a)]));
+            assert_eq!(pods.reaching(1, &across.collect::<Vec<_>>(), 2), BTreeSet::new());
+            pods.until_all_reach(1, half, PATIENCE);
+            pods.until_all_reach(1, other, PATIENCE);
+            mesh.underlay.heal();
+            pods.until_all_reach(1, &all, PATIENCE);
+            until("the stream to flow", PATIENCE, || (stream.sent() > sent + 100).then_some(()));
+            sent = stream.sent();
+        }
+        // Those that no cut was between have lost nothing.
+        assert!(stream.stop() >= sent);
     });
 }

@@ -98,9 +98,8 @@ mod tests {
     fn what_a_process_takes_is_read() {
         let pid = std::process::id();
         assert!(cpu_time(pid) > Duration::ZERO && resident(pid) > 100_000);
-        let before = sockets(pid);
-        let _socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        assert!(sockets(pid) > before || before > 0);
+        let own = [(); 3].map(|()| std::net::UdpSocket::bind("127.0.0.1:0").unwrap());
+        assert!(sockets(pid) >= own.len());
     }
 
     #[test]
