@@ -15,7 +15,7 @@ pub use cluster::{Cluster, LEASE, Store, in_cluster, membership};
 pub use flood::{Copies, Flood, Hearing};
 pub use measure::{NeighbourRoom, cpu_time, percentile, resident, sockets};
 pub use pods::Pods;
-pub use routed::{ROUTER, Routed, v4, v6};
+pub use routed::{PREFIX, PREFIX_V6, ROUTER, Routed, v4, v6};
 pub use station::Station;
 pub use stream::Stream;
 
@@ -66,6 +66,8 @@ pub struct Plan {
     pub nodes: usize,
     /// How they find each other.
     pub membership: Membership,
+    /// The prefixes that pick a node's underlay addresses: [`PREFIX`], [`PREFIX_V6`], or both.
+    pub underlay: Vec<&'static str>,
     /// The pods; subnet *s*, 1 and up, is 10.*s*.0.0/16.
     pub subnets: Vec<Subnet>,
     /// The `[[segment]]` tables.
@@ -84,6 +86,7 @@ impl Plan {
         Self {
             nodes,
             membership,
+            underlay: vec![PREFIX],
             subnets: vec![Subnet::on_all(10, nodes)],
             segments,
             v6: false,
@@ -93,10 +96,11 @@ impl Plan {
 
     /// The file.
     fn toml(&self) -> String {
-        let mut text = format!("[underlay]\naddress = \"{}\"\n", routed::PREFIX);
+        let mut text = format!("[underlay]\naddress = {:?}\n", self.underlay);
         let _ = match &self.membership {
             Membership::Static => {
-                writeln!(text, "\n[mesh]\npeers = [\"{}-{}\"]", v4(1), v4(self.nodes))
+                let address = if self.underlay.contains(&PREFIX) { v4 } else { v6 };
+                writeln!(text, "\n[mesh]\npeers = [\"{}-{}\"]", address(1), address(self.nodes))
             }
             Membership::Cluster { etcd, prefix, lease } => {
                 writeln!(text, "\n[cluster]\netcd = [{etcd:?}]\nprefix = {prefix:?}\nlease = {lease}")
@@ -136,6 +140,12 @@ pub fn pod(subnet: u8, n: usize) -> Ipv4Addr {
 pub fn pod6(subnet: u8, n: usize) -> Ipv6Addr {
     let n = u16::try_from(n).expect("a few thousand nodes");
     Ipv6Addr::new(0xfd10, u16::from(subnet), 0, 0, 0, 0, 0, n)
+}
+
+/// These nodes without this one.
+#[must_use]
+pub fn without(nodes: &[usize], one: usize) -> Vec<usize> {
+    nodes.iter().copied().filter(|n| *n != one).collect()
 }
 
 /// Daemons that are started at a time: more would wait for each other.

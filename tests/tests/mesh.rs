@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use vswitch_tests::lab::until;
-use vswitch_tests::mesh::{Flood, Membership, Mesh, Plan, Pods, Stream, Subnet, v4};
+use vswitch_tests::mesh::{Flood, Membership, Mesh, PREFIX_V6, Plan, Pods, Stream, Subnet, v4, v6, without};
 use vswitch_tests::node::{PATIENCE, in_nodes};
 
 const NODES: usize = 8;
@@ -22,7 +22,7 @@ fn nodes_with_one_file_reach_each_other_and_each_hears_a_broadcast_once() {
         pods.until_all_reach(1, &all, PATIENCE);
         pods.until_all_reach(2, &[1, 2, 3], PATIENCE);
         for from in [1, NODES] {
-            let others: Vec<usize> = all.iter().copied().filter(|n| *n != from).collect();
+            let others: Vec<usize> = without(&all, from);
             let copies = Flood { mesh: &mesh, pods: &pods, from, subnet: 1 }.copies(&others);
             assert_eq!(copies.datagrams, others.iter().map(|n| (v4(*n), 1)).collect());
             assert_eq!(copies.arrived, others.iter().map(|n| (*n, 1)).collect());
@@ -46,6 +46,21 @@ fn a_node_of_the_file_that_starts_late_is_reached_like_the_others() {
         mesh.end(NODES, "KILL");
         mesh.start(&[NODES]);
         pods.until_all_reach(1, &(1..=NODES).collect::<Vec<_>>(), PATIENCE);
+    });
+}
+
+#[test]
+fn an_underlay_of_ipv6_alone_carries_a_mesh() {
+    in_nodes("an_underlay_of_ipv6_alone_carries_a_mesh", |lab| {
+        let plan = Plan { underlay: vec![PREFIX_V6], ..Plan::new(NODES, Membership::Static) };
+        let mut mesh = Mesh::new(lab, &plan);
+        let pods = Pods::open(&mesh.underlay);
+        let all: Vec<usize> = (1..=NODES).collect();
+        mesh.start(&all);
+        pods.until_all_reach(1, &all, PATIENCE);
+        let others = without(&all, 1);
+        let copies = Flood { mesh: &mesh, pods: &pods, from: 1, subnet: 1 }.copies(&others);
+        assert_eq!(copies.datagrams, others.iter().map(|n| (v6(*n), 1)).collect());
     });
 }
 

@@ -5,7 +5,7 @@
 use std::time::Duration;
 use vswitch_tests::lab::{Stopwatch, until};
 use vswitch_tests::mesh::{
-    Cluster, Flood, Hearing, Membership, Plan, Store, Subnet, in_cluster, membership, v4,
+    Cluster, Flood, Hearing, Membership, Plan, Store, Subnet, in_cluster, membership, v4, without,
 };
 use vswitch_tests::node::PATIENCE;
 
@@ -13,10 +13,6 @@ const NODES: usize = 8;
 
 fn all() -> Vec<usize> {
     (1..=NODES).collect()
-}
-
-fn without(nodes: &[usize], one: usize) -> Vec<usize> {
-    nodes.iter().copied().filter(|n| *n != one).collect()
 }
 
 /// Waits until a broadcast of node `from` in `subnet` leaves it once for each of the other `hosts` and for nobody else,

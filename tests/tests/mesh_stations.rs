@@ -8,7 +8,7 @@ use vswitch_core::Mac;
 use vswitch_tests::daemon::Raw;
 use vswitch_tests::frames::Frame;
 use vswitch_tests::lab::{Stopwatch, until};
-use vswitch_tests::mesh::{Cluster, Plan, Station, Stream, in_cluster, membership, pod, pod6};
+use vswitch_tests::mesh::{Cluster, Plan, Station, Stream, in_cluster, membership, pod, pod6, without};
 use vswitch_tests::node::{Outer, PATIENCE, Wire};
 
 const NODES: usize = 8;
@@ -20,18 +20,18 @@ fn all() -> Vec<usize> {
     (1..=NODES).collect()
 }
 
-fn without(one: usize) -> Vec<usize> {
-    all().into_iter().filter(|n| *n != one).collect()
+fn others(one: usize) -> Vec<usize> {
+    without(&all(), one)
 }
 
 /// Waits until a packet from every other node has found the station's address at node `at`.
 fn until_found(cluster: &Cluster, station: &Station, at: usize) {
-    cluster.pods.until_found(station.address, at, &without(at), Stopwatch::start(), PACE, PATIENCE);
+    cluster.pods.until_found(station.address, at, &others(at), Stopwatch::start(), PACE, PATIENCE);
 }
 
 /// Asserts that every packet to the station's address arrives at node `at`, and nowhere else.
 fn only_at(cluster: &Cluster, station: &Station, at: usize) {
-    let found = cluster.pods.whereabouts(station.address, &without(at), 5);
+    let found = cluster.pods.whereabouts(station.address, &others(at), 5);
     assert_eq!(found, [(at, 5 * (NODES - 1))].into());
 }
 
@@ -46,7 +46,7 @@ fn a_silent_pod_that_moves_is_reached_at_its_new_node_and_the_old_one_hears_no_m
         // The old node has it still: whoever came later is right.
         station.come(&cluster.mesh, 6);
         until_found(&cluster, &station, 6);
-        without(6).iter().for_each(|n| cluster.until_known(*n, &station.mac, 6));
+        others(6).iter().for_each(|n| cluster.until_known(*n, &station.mac, 6));
         only_at(&cluster, &station, 6);
         // And once more, after it has left.
         station.leave(&cluster.mesh, 2);

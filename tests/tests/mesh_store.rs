@@ -5,17 +5,13 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 use vswitch_tests::lab::{Stopwatch, until};
-use vswitch_tests::mesh::{Cluster, LEASE, Plan, Station, Stream, in_cluster, membership};
+use vswitch_tests::mesh::{Cluster, LEASE, Plan, Station, Stream, in_cluster, membership, v4, without};
 use vswitch_tests::node::PATIENCE;
 
 const NODES: usize = 8;
 
 fn all() -> Vec<usize> {
     (1..=NODES).collect()
-}
-
-fn without(nodes: &[usize], one: usize) -> Vec<usize> {
-    nodes.iter().copied().filter(|n| *n != one).collect()
 }
 
 /// Every node sends to the next one.
@@ -164,9 +160,7 @@ fn cut_and_heal(cluster: &mut Cluster, alone: bool) {
         until(&format!("node {n} to see the cut"), PATIENCE, || {
             std::thread::sleep(Duration::from_millis(50));
             let peers = cluster.peers(n);
-            let is = |peer: &usize, state: &str| {
-                peers.contains(&(vswitch_tests::mesh::v4(*peer).to_string(), state.to_owned()))
-            };
+            let is = |peer: &usize, state: &str| peers.contains(&(v4(*peer).to_string(), state.to_owned()));
             let own = without(own, n).iter().all(|peer| is(peer, "up"));
             (own && !gone.iter().any(|peer| is(peer, "up"))).then_some(())
         });

@@ -9,7 +9,10 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The prefix in which every node's IPv4 address is (RFC 2544: for tests of networks).
-pub(super) const PREFIX: &str = "198.18.0.0/15";
+pub const PREFIX: &str = "198.18.0.0/15";
+
+/// The same for IPv6.
+pub const PREFIX_V6: &str = "fd99::/64";
 
 /// The router's own address, where a service of all nodes may listen.
 pub const ROUTER: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use vswitch_tests::lab::{Lab, Stopwatch};
 use vswitch_tests::mesh::{
-    Flood, Hearing, Membership, Mesh, NeighbourRoom, Plan, Pods, Station, Subnet, cpu_time, percentile,
-    resident, v4,
+    Flood, Hearing, Membership, Mesh, NeighbourRoom, Plan, Pods, Routed, Station, Store, Subnet, cpu_time,
+    percentile, resident, v4, without,
 };
 
 /// How long a question may take before it has failed.
@@ -44,8 +44,9 @@ fn within(time: Duration, most: Duration) -> Figure {
     Figure { text: seconds(time), kept: time <= most }
 }
 
-fn without(all: &[usize], one: usize) -> Vec<usize> {
-    all.iter().copied().filter(|n| *n != one).collect()
+/// Members through etcd, with the lease that a file without one has.
+fn cluster() -> Membership {
+    Membership::Cluster { etcd: Store::url(), prefix: "/vswitch/default".to_owned(), lease: 10 }
 }
 
 /// Everything that was asked, as Markdown.
@@ -61,13 +62,18 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<String> {
     let mut report = Report::default();
     circumstances(&mut report, options)?;
 
-    let membership = Membership::Static;
+    let membership = if options.is_static { Membership::Static } else { cluster() };
     // One more than run at first, and a second VLAN that few nodes have.
     let mut plan = Plan::new(count + 1, membership);
     plan.subnets.push(Subnet { vlan: 20, nodes: (1..=(count / 10).max(2)).collect() });
     plan.segments += "\n[[segment]]\nname = \"red\"\nvlan = 20\nvni = 10020\n";
     let clock = Stopwatch::start();
-    let mut mesh = Mesh::new(&lab, &plan);
+    let underlay = Routed::new(&lab, plan.nodes);
+    let mut store = Store::new();
+    if !options.is_static {
+        store.start(&underlay.router);
+    }
+    let mut mesh = Mesh::on(underlay, &plan);
     let pods = Pods::open(&mesh.underlay);
     report.note(&format!("the namespaces and the router took {}", seconds(clock.elapsed())));
 
@@ -85,6 +91,15 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<String> {
     );
     first.iter().for_each(|n| mesh.until_ready(*n));
     idle(&mut report, &mesh, &first);
+    if !options.is_static {
+        let (cpu, bytes) = (cpu_time(store.pid()), resident(store.pid()));
+        let text = format!(
+            "etcd has used {} of CPU until then, and has {} MB resident",
+            seconds(cpu),
+            bytes / 1_000_000
+        );
+        report.note(&text);
+    }
 
     report.row(
         &format!("from the start of node {} until it and all others have reached each other", count + 1),
