@@ -1,5 +1,5 @@
-//! Stations of a mesh with a real etcd: pods that move without a word, addresses that change hands, a MAC in two places,
-//! and requests for addresses, which the underlay does not see.
+//! Stations of a mesh with a real etcd: pods that move without a word, addresses that change hands, a MAC in two
+//! places, and requests for addresses, which the underlay does not see.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::net::IpAddr;

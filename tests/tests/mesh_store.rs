@@ -5,7 +5,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 use vswitch_tests::lab::{Stopwatch, until};
-use vswitch_tests::mesh::{Cluster, LEASE, Plan, Station, Stream, in_cluster, membership, v4, without};
+use vswitch_tests::mesh::{
+    CLUSTER, Cluster, LEASE, Plan, Station, Stream, etcdctl, in_cluster, membership, v4, without,
+};
 use vswitch_tests::node::PATIENCE;
 
 const NODES: usize = 8;
@@ -138,6 +140,83 @@ fn a_node_that_starts_while_etcd_is_away_joins_when_it_is_back() {
         cluster.pods.until_all_reach(1, &all(), PATIENCE);
         up(&cluster);
         cluster.until_stations(&all());
+    });
+}
+
+#[test]
+fn a_node_that_slept_through_its_lease_and_a_compaction_is_a_member_again() {
+    let test = "a_node_that_slept_through_its_lease_and_a_compaction_is_a_member_again";
+    in_cluster(test, &Plan::new(NODES, membership()), |_lab, mut cluster| {
+        cluster.start(&all());
+        cluster.until_stations(&all());
+        let (asleep, awake) = (3, without(&all(), 3));
+        let mac = cluster.mac(1, asleep);
+        let pairs: Vec<(usize, usize)> = vec![(1, 2), (4, 5), (5, 1)];
+        let stream = Stream::start(&cluster.mesh.underlay, 1, &pairs);
+        cluster.mesh.node(asleep).daemon.signal("STOP");
+        awake.iter().for_each(|n| cluster.until_forgotten(*n, &mac));
+        let station = Station::new(1, 10, 1);
+        station.come(&cluster.mesh, 5);
+        cluster.until_known(1, &station.mac, 5);
+        // All that was told meanwhile is history now, and history is thrown away.
+        let router = &cluster.mesh.underlay.router;
+        let status = etcdctl(router, "endpoint status -w fields");
+        let revision = status.lines().find_map(|line| line.strip_prefix("\"Revision\" : "));
+        etcdctl(router, &format!("compact {}", revision.unwrap_or_else(|| panic!("{status}"))));
+        cluster.mesh.node(asleep).daemon.signal("CONT");
+        cluster.pods.until_all_reach(1, &all(), PATIENCE);
+        cluster.until_stations(&all());
+        cluster.until_known(asleep, &station.mac, 5);
+        assert!(stream.stop() > 0);
+    });
+}
+
+#[test]
+fn what_is_no_record_in_etcd_takes_no_node_down_and_no_frame() {
+    let test = "what_is_no_record_in_etcd_takes_no_node_down_and_no_frame";
+    in_cluster(test, &Plan::new(NODES, membership()), |_lab, mut cluster| {
+        cluster.start(&all());
+        cluster.until_stations(&all());
+        let stream = ring(&cluster);
+        let router = &cluster.mesh.underlay.router;
+        let node = |name: &str, value: &str| {
+            etcdctl(router, &format!("put {CLUSTER}/v1/nodes/{name} {value}"));
+        };
+        node("nonsense", "nonsense");
+        node("empty", "{}");
+        node("list", "[]");
+        node("ours", r#"{"addresses":["198.18.1.1"],"port":0,"mtu":0,"boot":0,"version":"","vnis":[]}"#);
+        node(
+            "group",
+            r#"{"addresses":["224.0.0.1"],"port":4789,"mtu":1500,"boot":1,"version":"1","vnis":["0-16777215"]}"#,
+        );
+        node(
+            "backwards",
+            r#"{"addresses":["198.18.9.9"],"port":4789,"mtu":1500,"boot":1,"version":"1","vnis":["9-1"]}"#,
+        );
+        node("deep", &format!("{}{}", "[".repeat(10_000), "]".repeat(10_000)));
+        let station = |key: &str, value: &str| {
+            etcdctl(router, &format!("put {CLUSTER}/v1/stations/{key} {value}"));
+        };
+        station("00010010/ff:ff:ff:ff:ff:ff/evil", r#"{"ips":["10.1.0.1"],"sequence":1,"port":"x"}"#);
+        station("00010010/02:00:00:00:00:99/evil", r#"{"ips":["10.1.0.1"],"sequence":-1,"port":"x"}"#);
+        station("00010010/02:00:00:00:00:98/evil", "nonsense");
+        station("00010010/nonsense", "{}");
+        station(
+            "00010010/02:00:00:00:00:96/nobody",
+            r#"{"ips":[],"sequence":18446744073709551615,"port":"x"}"#,
+        );
+        station("99999999/02:00:00:00:00:97/evil", r#"{"ips":[],"sequence":1,"port":"x"}"#);
+        etcdctl(router, &format!("put {CLUSTER}/v1/suspects/node-1/evil nonsense"));
+        etcdctl(router, &format!("put {CLUSTER}/v2/nodes/node-1 nonsense"));
+        flow(&stream, Duration::from_secs(2));
+        assert!(stream.stop() > 0);
+        cluster.pods.until_all_reach(1, &all(), PATIENCE);
+        up(&cluster);
+        // What is a record is still read.
+        let station = Station::new(1, 10, 1);
+        station.come(&cluster.mesh, 5);
+        without(&all(), 5).iter().for_each(|n| cluster.until_known(*n, &station.mac, 5));
     });
 }
 

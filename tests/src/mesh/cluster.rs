@@ -104,6 +104,14 @@ impl Default for Store {
     }
 }
 
+/// Runs etcdctl in `namespace` with these words, split at blanks, and gives what it printed.
+///
+/// # Panics
+/// When it fails.
+pub fn etcdctl(namespace: &Namespace, words: &str) -> String {
+    namespace.run(&format!("etcdctl --endpoints {} {words}", Store::url()))
+}
+
 /// Nodes, their pods and their etcd.
 #[derive(Debug)]
 pub struct Cluster {
@@ -118,14 +126,17 @@ pub struct Cluster {
 /// How the nodes of a [`Cluster`] find each other.
 #[must_use]
 pub fn membership() -> Membership {
-    Membership::Cluster { etcd: Store::url(), prefix: "/vswitch/test".to_owned(), lease: LEASE }
+    Membership::Cluster { etcd: Store::url(), prefix: CLUSTER.to_owned(), lease: LEASE }
 }
+
+/// The prefix of a [`Cluster`].
+pub const CLUSTER: &str = "/vswitch/test";
 
 /// Runs `body` with a cluster by `plan`, as [`in_nodes`] does, where etcd is installed; else a loud word, and in CI a
 /// failure.
 pub fn in_cluster(test: &str, plan: &Plan, body: impl FnOnce(&Lab, Cluster)) {
-    if !is_installed("etcd") {
-        return lab::skip("etcd is not installed (Debian: etcd-server)");
+    if !is_installed("etcd") || !is_installed("etcdctl") {
+        return lab::skip("etcd or etcdctl is not installed (Debian: etcd-server, etcd-client)");
     }
     in_nodes(test, |lab| {
         let mut store = Store::new();
@@ -259,9 +270,7 @@ mod tests {
                 let underlay = Routed::new(lab, 2);
                 let mut store = Store::new();
                 store.start(&underlay.router);
-                let ctl = |n: usize, words: &str| {
-                    underlay.nodes[n - 1].run(&format!("etcdctl --endpoints {} {words}", Store::url()))
-                };
+                let ctl = |n: usize, words: &str| etcdctl(&underlay.nodes[n - 1], words);
                 assert_eq!(ctl(1, "put key value"), "OK\n");
                 store.pause();
                 store.resume();
