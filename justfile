@@ -31,6 +31,11 @@ bench *NAME:
 compare *ARGS:
     benches/compare {{ARGS}}
 
+# That many real daemons with one file behind one router, measured, as root; `--static` does without etcd
+mesh-lab nodes="100" *ARGS:
+    cargo build --release --locked -p vswitchd
+    cargo run --release --locked -p vswitch-benches --bin mesh-lab -- {{nodes}} {{ARGS}}
+
 # Instructions a frame takes in the core, beside the counts kept; `--write` keeps the new ones. Needs valgrind
 instructions *ARGS:
     cargo run --quiet --release --locked -p vswitch-benches --bin instructions -- {{ARGS}}

@@ -23,10 +23,9 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// The file of a program that is built with the tests; `None` when nobody built it.
 #[must_use]
 pub fn program(name: &str) -> Option<PathBuf> {
-    let test = std::env::current_exe().ok()?;
-    // target/<profile>/deps/test
-    let path = test.parent()?.parent()?.join(name);
-    path.is_file().then_some(path)
+    let own = std::env::current_exe().ok()?;
+    // A test is target/<profile>/deps/test, a program target/<profile>/program.
+    own.ancestors().skip(1).take(2).map(|directory| directory.join(name)).find(|path| path.is_file())
 }
 
 /// Runs `body` with a host in a laboratory, as [`lab::in_lab`] does, where there are the programs and a

@@ -10,6 +10,7 @@ pub mod fabric;
 pub mod frames;
 pub mod headers;
 pub mod lab;
+pub mod mesh;
 pub mod neigh_body;
 pub mod node;
 pub mod numbered;

@@ -13,7 +13,9 @@ pub use wire::Wire;
 use crate::daemon::program;
 use crate::lab::{self, Daemon, Lab, Namespace, until};
 use serde_json::Value;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::IpAddr;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -259,6 +261,24 @@ impl Node {
             return Value::Null;
         }
         serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("vswitchctl {words}: {error}"))
+    }
+
+    /// Calls one method over the control socket, without a process of its own: where many nodes are asked often.
+    ///
+    /// # Errors
+    /// When nobody answers, or the answer is an error; its message is the daemon's.
+    pub fn call(&self, method: &str, params: &Value) -> std::io::Result<Value> {
+        let mut stream = UnixStream::connect(&self.socket)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let request = serde_json::json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
+        stream.write_all(format!("{request}\n").as_bytes())?;
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line)?;
+        let mut answer: Value = serde_json::from_str(&line).map_err(std::io::Error::other)?;
+        match answer.get("error") {
+            Some(error) => Err(std::io::Error::other(error["message"].to_string())),
+            None => Ok(answer["result"].take()),
+        }
     }
 
     /// How many frames have died for `reason`.

@@ -33,6 +33,24 @@ impl Deadline {
     }
 }
 
+/// Time since a moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Stopwatch(Clock);
+
+impl Stopwatch {
+    /// Since now.
+    #[must_use]
+    pub fn start() -> Self {
+        Self(Clock::now())
+    }
+
+    /// How long that is ago.
+    #[must_use]
+    pub fn elapsed(self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
 /// Asks `question` again and again, a millisecond apart, until it has an answer.
 ///
 /// # Panics
