@@ -115,7 +115,11 @@ pub fn neigh_body(data: &[u8]) -> End {
     }
     if let (Ok(Seen { question: Some(question), .. }), Ok(seen)) = (end, read(&frame, true)) {
         assert_eq!(seen.question, Some(question));
-        let answer = question.answer(&frame, station(OWNER)).expect("what was read has a header");
+        let Some(answer) = question.answer(&frame, station(OWNER)) else {
+            assert_eq!(seen.station, None, "only who has no address yet is left to the owner");
+            announced(data);
+            return end;
+        };
         let type_at = type_at(&frame);
         assert_eq!(answer[6..12], station(OWNER).bytes(), "from the owner");
         assert_eq!(answer[12..type_at + 2], frame[12..type_at + 2], "in the dress of the question");

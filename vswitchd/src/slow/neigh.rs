@@ -14,7 +14,7 @@ pub use say::announcement;
 
 use super::too_big::dressed;
 use pnet_packet::arp::ArpOperations;
-use say::{ALL_NODES, ALL_NODES_MAC, HOP_LIMIT, OVERRIDE, SOLICITED, advertisement, arp};
+use say::{HOP_LIMIT, OVERRIDE, SOLICITED, advertisement, arp};
 use smoltcp::wire::{
     ArpOperation as Operation, ArpPacket, ArpRepr, EthernetAddress, Icmpv6Message, IpProtocol, Ipv6Packet,
     NdiscNeighborFlags, NdiscOption, NdiscOptionType,
@@ -122,20 +122,18 @@ impl Question {
         }
     }
 
-    /// The frame that says the target is `owner`'s, with the tags of `frame`, which asked.
+    /// The frame that says the target is `owner`'s, with the tags of `frame`, which asked. `None` for a probe: whoever
+    /// wants an address for itself is answered by its owner alone, for one who is known may be gone.
     #[must_use]
     pub fn answer(&self, frame: &[u8], owner: Mac) -> Option<Vec<u8>> {
         let (_, type_at) = tag_stack(frame);
         let header = frame.get(..type_at + 2)?;
         match self.asking {
+            Asking::Arp { from, .. } if from.is_unspecified() => None,
+            Asking::Solicitation { from, .. } if from.is_unspecified() => None,
             Asking::Arp { from, target } => {
                 let message = arp(ArpOperations::Reply, (owner, target), (self.asker, from))?;
                 Some(dressed(self.asker, owner, header, &message))
-            }
-            //= RFC 4861 §7.2.4: to all nodes and not "solicited" when it came from nobody.
-            Asking::Solicitation { from, target } if from.is_unspecified() => {
-                let message = advertisement(owner, target, ALL_NODES, OVERRIDE)?;
-                Some(dressed(ALL_NODES_MAC, owner, header, &message))
             }
             Asking::Solicitation { from, target } => {
                 let message = advertisement(owner, target, from, SOLICITED | OVERRIDE)?;
@@ -317,6 +315,7 @@ fn is_solicited_node(ip: Ipv6Addr) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::say::ALL_NODES;
     use super::*;
 
     // As Linux 6.18 sends them: 02:…:01 has 10.0.0.1 and fd00::1, 02:…:02 has 10.0.0.2 and fd00::2.
@@ -332,8 +331,6 @@ mod tests {
         fd00000000000000000000000000000188001c9a60000000fd0000000000000000000000000000020201020000000002";
     const DETECTION: &str = "3333ff00000202000000000186dd6000000000203aff00000000000000000000000000000000\
         ff0200000000000000000001ff0000028700505a00000000fd0000000000000000000000000000020e0179e35a004b5c";
-    const DEFENCE: &str = "33330000000102000000000286dd6000000000203afffd000000000000000000000000000002\
-        ff02000000000000000000000000000188005a9820000000fd0000000000000000000000000000020201020000000002";
     const UNASKED: &str = "33330000000102000000000186dd6000000000203afffd000000000000000000000000000001\
         ff02000000000000000000000000000188005a9b20000000fd0000000000000000000000000000010201020000000001";
     const LINK_LOCAL: &str = "33330000000102000000000186dd6000000000203afffe80000000000000000000fffe000001\
@@ -377,7 +374,7 @@ mod tests {
 
     #[test]
     fn the_answer_is_the_owners_own_byte_for_byte() {
-        for (asked, answered) in [(REQUEST, REPLY), (SOLICITATION, ADVERT), (DETECTION, DEFENCE)] {
+        for (asked, answered) in [(REQUEST, REPLY), (SOLICITATION, ADVERT)] {
             let asked = bytes(asked);
             let question = read(&asked, false).unwrap().question.unwrap();
             assert_eq!(question.asker, ONE);
@@ -397,15 +394,14 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_for_a_taken_address_is_answered_to_nobody() {
+    fn whoever_wants_an_address_for_itself_is_left_to_its_owner() {
         let mut probe = bytes(REQUEST);
         probe[28..32].fill(0);
-        let seen = read(&probe, false).unwrap();
-        assert_eq!(seen.station, None);
-        let answer = seen.question.unwrap().answer(&probe, TWO).unwrap();
-        let mut expected = bytes(REPLY);
-        expected[38..42].fill(0);
-        assert_eq!(answer, expected);
+        for asked in [probe, bytes(DETECTION)] {
+            let seen = read(&asked, false).unwrap();
+            assert_eq!(seen.station, None);
+            assert_eq!(seen.question.unwrap().answer(&asked, TWO), None);
+        }
     }
 
     #[test]
