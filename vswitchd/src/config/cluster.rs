@@ -27,8 +27,8 @@ pub struct Cluster {
     pub prefix: String,
     /// How long what this node says of itself outlives it, 2..=3600 seconds.
     pub lease: u16,
-    /// Certificates of the authorities that are trusted, in PEM, an absolute path; `None`: the system's. Only
-    /// with https.
+    /// Certificates of the authorities that are trusted, in PEM, an absolute path; there exactly when the endpoints are
+    /// https.
     pub cacert: Option<PathBuf>,
     /// This node's certificate, in PEM, an absolute path; there exactly when `key` is. Only with https.
     pub cert: Option<PathBuf>,
@@ -60,7 +60,8 @@ impl fmt::Debug for Cluster {
 
 /// Reads `[cluster]`.
 pub(super) fn read(section: &Section<'_>) -> Option<Cluster> {
-    let etcd = section.need("etcd").and_then(|field| read_endpoints(&field));
+    let etcd_field = section.need("etcd");
+    let etcd = etcd_field.and_then(|field| read_endpoints(&field));
     let prefix =
         section.get("prefix").map_or_else(|| Some("/vswitch/default".to_owned()), |f| read_prefix(&f));
     let lease = section.get("lease").map_or(Some(10), |field| field.number(2..=3600));
@@ -76,6 +77,8 @@ pub(super) fn read(section: &Section<'_>) -> Option<Cluster> {
             field.refuse_with_subject(&format!("{name} has no meaning with http; write https in etcd"))
         }
         Some(field) => field.absolute_path().map(|path| Some(PathBuf::from(path))),
+        None if https && name == "cacert" && etcd.is_some() => etcd_field
+            .and_then(|field| field.refuse_with_subject("https needs cacert: whose signature is trusted")),
         None => Some(None),
     });
     let [user_field, password_field, file_field] =
