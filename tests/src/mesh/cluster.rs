@@ -36,7 +36,10 @@ impl Store {
     pub fn new() -> Self {
         static STORES: AtomicU32 = AtomicU32::new(0);
         let number = STORES.fetch_add(1, Ordering::Relaxed);
-        let directory = std::env::temp_dir().join(format!("vswitch-store-{}-{number}", std::process::id()));
+        // In memory, where there is room: a busy disk would stop etcd for seconds, and that is not what is tried here.
+        let memory = PathBuf::from("/dev/shm");
+        let parent = if memory.is_dir() { memory } else { std::env::temp_dir() };
+        let directory = parent.join(format!("vswitch-store-{}-{number}", std::process::id()));
         Self { process: None, directory }
     }
 

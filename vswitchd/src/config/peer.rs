@@ -52,6 +52,18 @@ pub enum PeerSource {
     Cluster,
 }
 
+impl PeerSource {
+    /// One word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Mesh | Self::Table => "file",
+            Self::Dns => "dns",
+            Self::Cluster => "cluster",
+        }
+    }
+}
+
 /// One remote node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerConfig {
@@ -67,6 +79,8 @@ pub struct PeerConfig {
     pub strict: bool,
     /// The MTU of the path to it, 576..=65535; `None`: the underlay's.
     pub mtu: Option<u16>,
+    /// Which node of the cluster it is, if it is one.
+    pub node: Option<String>,
     /// The UDP port it listens on, 1..=65535; `None`: the underlay's.
     pub udp_port: Option<u16>,
     /// The VNIs whose floods go to it, in any order; `None`: all it carries.
@@ -149,6 +163,7 @@ impl Underlay {
             inner_vlan: self.vxlan_inner_vlan,
             strict: self.vxlan_reserved == Reserved::Strict,
             mtu: None,
+            node: None,
             udp_port: None,
             floods: None,
             source,

@@ -5,13 +5,15 @@
 
 use super::apply::active_file_ports;
 use super::daemon::Control;
+use super::mesh::Cluster;
 use super::rpc::{Call, Drops, MacAdd, MacFilter, MacKey, PortSettings, RpcError};
 use super::running::RunningPort;
 use super::state::{State, fingerprint};
 use super::underlay::words;
-use crate::config::{PortConfig, VlanMode};
+use crate::config::{PeerConfig, PortConfig, VlanMode};
 use crate::datapath::clock;
 use crate::link::AnyLink;
+use crate::slow::PeerState;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use vswitch_core::mac_table::{Entry, EntryState};
@@ -86,6 +88,9 @@ impl Control {
             .chain(
                 underlay.waiting.iter().chain(&underlay.failed).map(|reason| format!("underlay: {reason}")),
             )
+            .chain(
+                self.mesh.troubles().into_iter().map(|(kind, name, reason)| in_words(kind, &name, &reason)),
+            )
             .collect();
         let warnings: Vec<String> = self
             .file
@@ -93,6 +98,7 @@ impl Control {
             .iter()
             .map(ToString::to_string)
             .chain(underlay.warnings.iter().cloned())
+            .chain(self.mesh.duplicates().map(str::to_owned))
             .collect();
         let state = match (&self.file.underlay, underlay.waiting.is_empty(), underlay.failed.is_empty()) {
             (None, ..) => "none",
@@ -100,6 +106,14 @@ impl Control {
             (Some(_), false, _) => "waiting",
             (Some(_), true, true) => "ready",
         };
+        let peers_in = |state: PeerState| running.peers.values().filter(|peer| peer.state == state).count();
+        let cluster = self.mesh.cluster.as_ref();
+        let (cluster_state, reason) = match (cluster, &self.mesh.refused) {
+            (None, None) => ("none", None),
+            (None, Some(reason)) => ("down", Some(reason.as_str())),
+            (Some(cluster), _) => (if cluster.away().is_some() { "down" } else { "up" }, cluster.away()),
+        };
+        let neigh = self.slow.counters().read();
         let tap_paths: BTreeSet<String> = running.ports.values().filter_map(tap_path).collect();
         let addresses: Vec<String> = underlay.addresses().iter().map(ToString::to_string).collect();
         Ok(json!({
@@ -113,6 +127,16 @@ impl Control {
             "ports": running.ports.len(),
             "ports_up": up,
             "peers": running.peers.len(),
+            "peers_up": peers_in(PeerState::Up),
+            "peers_down": peers_in(PeerState::Down),
+            "cluster": cluster_state,
+            "cluster_reason": reason,
+            "cluster_prefix": cluster.map(Cluster::prefix),
+            "cluster_members": cluster.map(Cluster::members),
+            "cluster_stations": cluster.map(Cluster::stations),
+            "neigh_answered": neigh.answered,
+            "neigh_flooded": neigh.given_back,
+            "neigh_refused": neigh.refused.iter().map(|(_, count)| count).sum::<u64>(),
             "underlay": state,
             "underlay_addresses": addresses,
             "underlay_port": self.file.underlay.as_ref().map(|underlay| underlay.port),
@@ -167,9 +191,11 @@ impl Control {
             let mut row = json!({
                 "address": address.to_string(),
                 "name": peer.config.name,
-                // Nobody asks peers yet, and traffic alone proves little.
-                "state": if peer.link.is_some() { "unknown" } else { "down" },
-                "mtu": peer.mtu,
+                "node": peer.config.node,
+                "source": peer.config.source.as_str(),
+                "state": if peer.link.is_some() { peer.state.as_str() } else { "down" },
+                "mtu": peer.mtu(),
+                "rtt_seconds": peer.rtt.map(|rtt| rtt.as_secs_f64()),
                 "vnis": peer.config.vnis.as_ref().map(|vnis| vnis.iter().map(|v| v.get()).collect::<Vec<_>>()),
                 "mac_entries": self.running.macs.entries_of(peer.id),
             });
@@ -198,7 +224,8 @@ impl Control {
             let shares = |vnis: &Option<Vec<vswitch_core::Vni>>| {
                 vni.is_some_and(|vni| vnis.as_ref().is_none_or(|vnis| vnis.contains(&vni)))
             };
-            let peers = self.running.peers.values().filter(|peer| shares(&peer.config.vnis)).count();
+            let hears = |config: &PeerConfig| shares(&config.vnis) && shares(&config.floods);
+            let peers = self.running.peers.values().filter(|peer| hears(&peer.config)).count();
             json!({
                 "segment": self.file.segment_name(vlan),
                 "vlan": vlan.get(),
@@ -241,15 +268,20 @@ impl Control {
                 self.running.setup.topology.port(entry.port).is_some_and(|port| port.tunnel().is_some());
             let vlan = entry.segment.vlan();
             let known = self.directory.get(entry.segment, entry.mac);
+            let vlan_vni = self.file.vni_of(vlan);
             json!({
                 "mac": entry.mac.to_string(),
                 "segment": self.file.segment_name(vlan),
                 "vlan": vlan.get(),
-                "vni": self.file.vni_of(vlan).map(|vni| vni.get()),
+                "vni": vlan_vni.map(|vni| vni.get()),
                 "port": (!is_peer).then(|| name.clone()).flatten(),
                 "peer": is_peer.then_some(name).flatten(),
                 "age_seconds": entry.age.as_secs(),
-                "state": if entry.state == EntryState::Static { "static" } else { "learned" },
+                "state": match entry.state {
+                    EntryState::Static => "static",
+                    EntryState::Learned if is_peer && self.mesh.claims(vlan_vni, entry.mac) => "cluster",
+                    EntryState::Learned => "learned",
+                },
                 "since_seconds": known.map(|station| now.since(station.since).as_secs()),
                 "moves": known.map_or(0, |station| station.moves),
             })
@@ -428,6 +460,11 @@ fn tag_of(config: &PortConfig) -> Option<u16> {
         VlanMode::Trunk => None,
         _ => Some(config.tag.unwrap_or(0)),
     }
+}
+
+/// `peer "name": reason`, or `cluster: reason`.
+fn in_words(kind: &str, name: &str, reason: &str) -> String {
+    if name.is_empty() { format!("{kind}: {reason}") } else { format!("{kind} \"{name}\": {reason}") }
 }
 
 fn segment(vlan: Vlan) -> Result<Segment, RpcError> {

@@ -13,6 +13,7 @@ use crate::config::{Config, PortConfig};
 use crate::datapath::{PortLink, clock};
 use crate::link::{AnyLink, TRAIN, TRAIN_BYTES};
 use crate::observe::log;
+use crate::slow::PeerState;
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
@@ -55,6 +56,7 @@ impl Control {
             missing.usable
         });
         desired.peers.extend(peers.into_iter().map(|peer| (peer.address, peer)));
+        self.add_found_peers(file, &mut desired.peers, &mut failed);
         (desired, failed)
     }
 
@@ -93,6 +95,7 @@ impl Control {
         renamed: &BTreeSet<Vlan>,
     ) -> Result<(usize, Vec<Failed>), PublishError> {
         let mut failed = Vec::new();
+        self.follow_sources();
         match self.running.underlay.refresh(&self.file, self.workers.count()) {
             Ok(changed) => publish |= changed,
             Err(error) => failed.push(fail("underlay", "", error.to_string())),
@@ -127,6 +130,8 @@ impl Control {
             self.retire(&gone);
             self.running.publish(&self.file, &self.workers)?;
             let (ids, links): (Vec<_>, Vec<_>) = gone.into_iter().unzip();
+            // Before their numbers are others'.
+            self.directory.retain_neighbours(|_, owner| !ids.contains(&owner.port));
             self.running.release(ids);
             close_all(links.into_iter().flatten().chain(closing).collect());
         }
@@ -145,6 +150,11 @@ impl Control {
             {
                 if peer.config.vnis != config.vnis {
                     relearn.push(peer.id);
+                }
+                if peer.config.node != config.node {
+                    // Another node has that address now: what was known of the one before says nothing of it.
+                    relearn.push(peer.id);
+                    peer.state = PeerState::Unknown;
                 }
                 peer.config = config.clone();
                 publish = true;
@@ -172,8 +182,8 @@ impl Control {
                 ));
                 continue;
             };
-            let peer = RunningPeer { id, config: config.clone(), link: None, mtu: 1500 };
-            self.running.peers.insert(address, peer);
+            log::info("peer added", &[("peer", &address)]);
+            self.running.peers.insert(address, RunningPeer::new(id, config.clone()));
             publish = true;
         }
 
@@ -189,6 +199,10 @@ impl Control {
             self.running.macs.flush_segment(segment);
         }
         self.set_static_macs();
+        self.tell_mesh(clock::now());
+        if publish {
+            self.replay_stations();
+        }
         failed.extend(self.running.ports.iter().filter_map(|(name, port)| {
             let waiting = port.link.is_none() && port.reason.as_deref().is_some_and(is_waiting);
             let reason = port.reason.clone().filter(|_| !waiting)?;
@@ -369,7 +383,7 @@ pub(super) fn is_waiting(reason: &str) -> bool {
     reason.starts_with("waiting")
 }
 
-fn fail(kind: &str, name: &str, reason: String) -> Failed {
+pub(super) fn fail(kind: &str, name: &str, reason: String) -> Failed {
     Failed { kind: kind.to_owned(), name: name.to_owned(), reason }
 }
 

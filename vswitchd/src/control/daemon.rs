@@ -5,6 +5,7 @@
 //! (see `answers.rs`).
 
 use super::apply::is_waiting;
+use super::mesh::Mesh;
 use super::ports;
 use super::rpc::{Call, Failed, ReloadAnswer, RpcError};
 use super::running::{PublishError, Running, RunningPort};
@@ -21,7 +22,7 @@ use anyhow::{Context as _, anyhow};
 use crossbeam_channel::{Receiver, bounded};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -61,6 +62,8 @@ pub struct Control {
     pub(super) workers: Workers,
     pub(super) running: Running,
     pub(super) directory: Arc<Directory>,
+    pub(super) slow: slow::SlowPath,
+    pub(super) mesh: Mesh,
     pub(super) seed: [u64; 2],
     pub(super) started: Instant,
     /// MTU last given to each port's interface.
@@ -96,7 +99,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     let state_file = StateFile::new(&file.control.state);
     let state = state_file.load()?;
     let (request_sender, requests) = bounded(QUEUE_LEN);
-    let (mut control, _slow) = Control::start(options, file, (state_file, state), &waker, requests)?;
+    let mut control = Control::start(options, file, (state_file, state), &waker, requests)?;
     let (steps, failed) = control.first_pass()?;
     let wake = Arc::clone(&waker);
     let serving = server.serve(
@@ -119,7 +122,7 @@ impl Control {
         (state_file, state): (StateFile, State),
         waker: &Arc<Waker>,
         requests: Receiver<Request>,
-    ) -> anyhow::Result<(Self, slow::SlowPath)> {
+    ) -> anyhow::Result<Self> {
         let count = file.datapath.workers.map_or_else(default_workers, usize::from);
         let node = options.node.clone().or_else(|| file.node.name.clone()).map_or_else(host_name, Ok)?;
         let (event_sender, events) = bounded(EVENTS);
@@ -138,7 +141,7 @@ impl Control {
             injector: workers.injector(),
             directory: Arc::clone(&directory),
             events: event_sender,
-            wake_control: wake,
+            wake_control: Arc::clone(&wake),
             random: Box::new(move |bytes| {
                 random.fill(bytes).expect("the kernel's random numbers can be read once they are open");
             }),
@@ -150,6 +153,8 @@ impl Control {
             path: options.config.clone(),
             running: Running::new(macs, count),
             directory,
+            slow,
+            mesh: Mesh::new(wake),
             file,
             state,
             state_file,
@@ -164,7 +169,7 @@ impl Control {
             next_tidying: clock::now().after(TIDYING),
             troubles: BTreeSet::new(),
         };
-        Ok((control, slow))
+        Ok(control)
     }
 
     /// The first time everything is made. What the whole node lacks ends the start; one port's trouble does not.
@@ -201,7 +206,11 @@ impl Control {
             if now >= self.next_look {
                 self.look_around()?;
             }
-            let wait = self.next_look.since(clock::now()).max(Duration::from_millis(1));
+            if self.take_sources() {
+                self.look_around()?;
+            }
+            let due = self.mesh.next_due().map_or(self.next_look, |due| due.min(self.next_look));
+            let wait = due.since(clock::now()).max(Duration::from_millis(1));
             match poll.poll(&mut ready, Some(wait)) {
                 Err(error) if error.kind() != std::io::ErrorKind::Interrupted => return Err(error.into()),
                 _ => {}
@@ -241,27 +250,32 @@ impl Control {
 
     /// What workers noticed.
     fn take_events(&mut self) -> Result<(), PublishError> {
-        let mut lost = false;
+        let (mut lost, mut changed) = (false, false);
         for _ in 0..EVENTS {
             match self.events.try_recv() {
                 Ok(Event::Gone(link)) => lost |= self.lost(&link),
                 Ok(Event::Station(station)) => self.note(station),
-                Ok(Event::Neighbour { port, segment, mac, ip }) => {
-                    self.directory.set_neighbour(segment, ip, mac, port);
+                Ok(Event::Peer { address, state, mtu, rtt }) => {
+                    changed |= self.note_peer(address, state, mtu, rtt);
                 }
-                Ok(Event::Peer { .. }) => {}
+                Ok(Event::Neighbour { port, segment, mac, ip }) => {
+                    self.note_neighbour(port, segment, mac, ip, clock::now());
+                }
                 Err(_) => break,
             }
         }
-        if lost {
+        if lost || changed {
             self.running.publish(&self.file, &self.workers)?;
+        }
+        if lost {
             self.look_around()?;
         }
         Ok(())
     }
 
-    fn note(&self, station: StationEvent) {
+    fn note(&mut self, station: StationEvent) {
         self.directory.note(station, clock::now());
+        self.note_station(station, clock::now());
         if let Some(from) = station.from
             && let Some(suppressed) = log::admitted(log::Level::Info, "station-moved")
         {
@@ -287,12 +301,15 @@ impl Control {
             return;
         }
         self.next_tidying = now.after(TIDYING);
-        let mut known = HashSet::new();
+        let mut known = HashMap::new();
         self.running.macs.for_each(now, |entry| {
-            known.insert((entry.segment, entry.mac));
+            known.insert((entry.segment, entry.mac), entry.port);
             self.directory.fill_in(entry, now);
         });
-        self.directory.retain(|segment, mac| known.contains(&(segment, mac)));
+        self.directory.retain(|segment, mac| known.contains_key(&(segment, mac)));
+        self.directory
+            .retain_neighbours(|segment, owner| known.get(&(segment, owner.mac)) == Some(&owner.port));
+        self.forget_silent_stations(&known, now);
     }
 
     /// Retries what is down and follows the node's addresses.
@@ -300,9 +317,11 @@ impl Control {
         let outcome = self.reconcile(false, &BTreeSet::new());
         let down = self.running.ports.values().any(|port| port.link.is_none() || port.reason.is_some());
         let underlay = &self.running.underlay;
-        let missing = down || !underlay.waiting.is_empty() || !underlay.failed.is_empty();
+        let missing =
+            down || !underlay.waiting.is_empty() || !underlay.failed.is_empty() || self.mesh.misses_members();
         self.next_look = clock::now().after(if missing { RETRY } else { LOOK_AROUND });
         self.tidy_directory();
+        self.mesh_is_due(clock::now());
         let (_, failed) = outcome?;
         self.report_troubles(&failed);
         if let Some(worker) = self.workers.dead() {
@@ -315,8 +334,13 @@ impl Control {
     fn report_troubles(&mut self, failed: &[Failed]) {
         let waiting = self.running.underlay.waiting.iter().map(|reason| ("underlay", "", reason.as_str()));
         let failed = failed.iter().map(|f| (f.kind.as_str(), f.name.as_str(), f.reason.as_str()));
-        let now: BTreeSet<_> =
-            failed.chain(waiting).map(|(a, b, c)| (a.to_owned(), b.to_owned(), c.to_owned())).collect();
+        let mesh = self.mesh.troubles();
+        let mesh = mesh.iter().map(|(kind, name, reason)| (*kind, name.as_str(), reason.as_str()));
+        let now: BTreeSet<_> = failed
+            .chain(waiting)
+            .chain(mesh)
+            .map(|(a, b, c)| (a.to_owned(), b.to_owned(), c.to_owned()))
+            .collect();
         for (kind, name, reason) in now.difference(&self.troubles) {
             log::warn("not as wished", &[("kind", kind), ("name", name), ("reason", reason)]);
         }
@@ -392,6 +416,7 @@ impl Control {
         log::info("stopping", &[]);
         // Nobody is answered any more, but the socket and its lock stay until the next daemon can have the rest.
         drop(self.requests);
+        self.mesh.stop();
         self.workers.stop();
         // The TAPs close with the last setup; what they are in the pods goes with them.
         let links: Vec<_> = self.running.ports.values_mut().filter_map(|port| port.link.take()).collect();

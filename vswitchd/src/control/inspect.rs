@@ -13,6 +13,7 @@ use super::state::fingerprint;
 use crate::config::Config;
 use crate::datapath::clock;
 use crate::observe::metrics;
+use crate::slow::PeerState;
 use serde_json::{Value, json};
 use vswitch_core::switch::{Step, Worker};
 use vswitch_core::{Arrival, PortId, Verdict};
@@ -122,6 +123,9 @@ impl Control {
         if self.file.mac_table != file.mac_table {
             line(Change::Change, "setting", "[mac_table]".to_owned(), String::new());
         }
+        if self.file.cluster != file.cluster {
+            line(Change::Change, "setting", "[cluster]".to_owned(), String::new());
+        }
         if self.file.underlay != file.underlay {
             line(Change::Change, "setting", "[underlay]".to_owned(), String::new());
         }
@@ -183,6 +187,24 @@ impl Control {
         for warning in self.file.warnings.iter().map(ToString::to_string) {
             find("configuration", Health::Warning, warning, None);
         }
+        for (kind, name, reason) in self.mesh.troubles() {
+            find(format!("{kind} {name}").trim_end(), Health::Warning, reason, None);
+        }
+        for sentence in self.mesh.duplicates() {
+            let remedy = "give one of the two another MAC address";
+            find("station", Health::Warning, sentence.to_owned(), Some(remedy));
+        }
+        for (address, peer) in &self.running.peers {
+            let check = format!("peer {address}");
+            if peer.state == PeerState::Down {
+                let remedy = "see whether that node and the way to it are up";
+                find(&check, Health::Warning, "does not answer probes".to_owned(), Some(remedy));
+            } else if peer.mtu() < peer.limit {
+                let what = format!("the path carries {} bytes, the interfaces {}", peer.mtu(), peer.limit);
+                let remedy = "raise the MTU on the way, or set [underlay] mtu to what it carries";
+                find(&check, Health::Warning, what, Some(remedy));
+            }
+        }
         for Failed { kind, name, reason } in self.desired(&self.file, &self.state).1 {
             find(&format!("{kind} {name}"), Health::Bad, reason, None);
         }
@@ -207,7 +229,7 @@ impl Control {
             .running
             .peers
             .iter()
-            .map(|(a, peer)| (a.to_string(), peer.link.is_some()))
+            .map(|(a, peer)| (a.to_string(), peer.link.is_some() && peer.state != PeerState::Down))
             .collect::<Vec<_>>();
         let busy = snapshots.iter().map(|snapshot| snapshot.load.busy).collect::<Vec<_>>();
         Ok(metrics::open_metrics(&metrics::View {
@@ -216,6 +238,8 @@ impl Control {
             peers_up: &peers_up,
             counters: &total,
             mac_entries: self.mac_entries(),
+            slow: &self.slow.counters().read(),
+            cluster_up: self.mesh.cluster.as_ref().map(|cluster| cluster.away().is_none()),
             busy: &busy,
         }))
     }

@@ -5,11 +5,12 @@
 use super::plan::Desired;
 use super::ports::{self, Settings};
 use super::underlay::Underlay;
-use crate::config::{Config, PeerConfig, PortConfig};
+use crate::config::{Config, PeerConfig, PeerSource, PortConfig};
 use crate::datapath::{PortLink, Setup, StuckError, Workers};
 use crate::link::AnyLink;
+use crate::slow::PeerState;
 use std::collections::{BTreeMap, VecDeque};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use vswitch_core::port::{Carries, Group, Port, Tunnel};
@@ -45,14 +46,38 @@ impl RunningPort {
     }
 }
 
-/// A peer that is configured.
+/// A peer that is configured, or was found.
 #[derive(Debug)]
 pub(super) struct RunningPeer {
     pub(super) id: PortId,
     pub(super) config: PeerConfig,
     pub(super) link: Option<Arc<PortLink>>,
-    /// MTU of the path to it.
-    pub(super) mtu: u16,
+    /// The largest MTU that the path to it may have: the file's, or that of the interfaces at both ends.
+    pub(super) limit: u16,
+    /// The path's MTU as far as it was probed.
+    pub(super) probed_mtu: Option<u16>,
+    /// Whether it lives, as far as it was asked.
+    pub(super) state: PeerState,
+    /// How long its answers take.
+    pub(super) rtt: Option<Duration>,
+}
+
+impl RunningPeer {
+    /// A peer of which nothing is known.
+    pub(super) const fn new(id: PortId, config: PeerConfig) -> Self {
+        let state = PeerState::Unknown;
+        Self { id, config, link: None, limit: 1500, probed_mtu: None, state, rtt: None }
+    }
+
+    /// The MTU of the path to it, in bytes of outer IP packet.
+    pub(super) fn mtu(&self) -> u16 {
+        self.probed_mtu.map_or(self.limit, |probed| probed.min(self.limit))
+    }
+
+    /// Whether it is the cluster's node of that name.
+    pub(super) fn is_node(&self, name: &str) -> bool {
+        self.config.node.as_deref() == Some(name)
+    }
 }
 
 /// Port numbers: one that came back is given out again before a new one, the one that came back first.
@@ -150,24 +175,27 @@ impl Running {
     /// Gives the workers what runs now, and waits until they all run it.
     pub(super) fn publish(&mut self, config: &Config, workers: &Workers) -> Result<(), PublishError> {
         for peer in self.peers.values_mut() {
-            peer.mtu = peer.config.mtu.unwrap_or_else(|| self.underlay.mtu_towards(peer.config.address));
+            let local = self.underlay.mtu_towards(peer.config.address);
+            peer.limit = match peer.config.source {
+                // What a member says of its own interface cannot make ours larger.
+                PeerSource::Cluster => peer.config.mtu.map_or(local, |mtu| mtu.min(local)),
+                _ => peer.config.mtu.unwrap_or(local),
+            };
+            let to: SocketAddr =
+                (peer.config.address, peer.config.udp_port.unwrap_or_else(|| self.underlay.udp_port()))
+                    .into();
             let pool = self.underlay.pool_towards(peer.config.address);
             let current = peer.link.as_ref().and_then(|link| match &link.link {
-                AnyLink::Peer(current) => Some(current.pool()),
+                AnyLink::Peer(current) => Some(current),
                 _ => None,
             });
             let same = match (&pool, current) {
-                (Some(pool), Some(current)) => Arc::ptr_eq(pool, current),
+                (Some(pool), Some(current)) => Arc::ptr_eq(pool, current.pool()) && current.remote() == to,
                 (None, None) => true,
                 _ => false,
             };
             if !same {
-                let link = pool.map(|pool| {
-                    AnyLink::Peer(crate::link::Peer::new(
-                        pool,
-                        (peer.config.address, self.underlay.udp_port()).into(),
-                    ))
-                });
+                let link = pool.map(|pool| AnyLink::Peer(crate::link::Peer::new(pool, to)));
                 peer.link = link.map(|link| Arc::new(PortLink { port: peer.id, worker: 0, link }));
             }
         }
@@ -236,8 +264,8 @@ fn bridge(config: &Config) -> Bridge {
         forward_bpdu: config.switch.forward_bpdu,
         flood_vlans: config.switch.flood_vlans.clone(),
         vlan_limit: if config.switch.vlan_limit == 1 { 1 } else { 2 },
-        neigh_suppress: false,
         vnis: config.vnis().collect(),
+        neigh_suppress: config.switch.neigh_suppress,
     }
 }
 
@@ -257,14 +285,15 @@ fn core_port(port: &RunningPort, config: &Config) -> Port {
 fn core_peer(peer: &RunningPeer, udp_port: u16) -> Port {
     let tunnel = Tunnel {
         remote: peer.config.address,
-        udp_port,
+        udp_port: peer.config.udp_port.unwrap_or(udp_port),
         carries: Carries::PerVni(peer.config.vnis.clone()),
-        floods: None,
         inner_vlan: peer.config.inner_vlan,
         strict: peer.config.strict,
+        // Whoever is found dead hears no flood; what is addressed to its stations still goes there.
+        floods: if peer.state == PeerState::Down { Some(Vec::new()) } else { peer.config.floods.clone() },
     };
     let mut core = Port::new(peer.id, Attachment::Tunnel(tunnel));
     core.group = Group::MESH;
-    core.mtu = peer.mtu;
+    core.mtu = peer.mtu();
     core
 }

@@ -101,6 +101,11 @@ impl Directory {
         self.neighbours.remove(&(segment, ip));
     }
 
+    /// Forgets every address for whose owner `keep` says no.
+    pub fn retain_neighbours(&self, keep: impl Fn(Segment, Neighbour) -> bool) {
+        self.neighbours.retain(|(segment, _), owner| keep(*segment, *owner));
+    }
+
     /// Whose `ip` is in `segment`, where that is known.
     #[must_use]
     pub fn neighbour(&self, segment: Segment, ip: IpAddr) -> Option<Neighbour> {

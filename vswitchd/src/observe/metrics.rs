@@ -2,6 +2,7 @@
 //!
 //! Base units, `_total` on counters, no label that grows with stations. Not here: collecting and serving.
 
+use crate::slow::SlowCounts;
 use std::fmt::Write as _;
 use std::time::Duration;
 use vswitch_core::switch::{Counters, PortCounters};
@@ -20,6 +21,10 @@ pub struct View<'a> {
     pub counters: &'a Counters,
     /// Entries in the MAC table.
     pub mac_entries: u64,
+    /// What the slow path has done.
+    pub slow: &'a SlowCounts,
+    /// Whether the cluster's store answers; `None` without a cluster.
+    pub cluster_up: Option<bool>,
     /// Each worker's time not spent waiting.
     pub busy: &'a [Duration],
 }
@@ -55,6 +60,24 @@ pub fn open_metrics(view: &View<'_>) -> String {
     line(&mut out, "vswitch_mac_entries", &[], view.mac_entries);
     family(&mut out, "vswitch_stations_moved", "counter", "Stations that changed their port.");
     line(&mut out, "vswitch_stations_moved_total", &[], view.counters.moved);
+    if let Some(up) = view.cluster_up {
+        family(&mut out, "vswitch_cluster_up", "gauge", "Whether the cluster's store answers.");
+        line(&mut out, "vswitch_cluster_up", &[], u64::from(up));
+    }
+    let slow = view.slow;
+    family(
+        &mut out,
+        "vswitch_neigh_requests",
+        "counter",
+        "ARP requests and neighbour solicitations of pods.",
+    );
+    for (outcome, count) in [("answered", slow.answered), ("flooded", slow.given_back)] {
+        line(&mut out, "vswitch_neigh_requests_total", &[("outcome", outcome)], count);
+    }
+    family(&mut out, "vswitch_neigh_refused", "counter", "Messages of ARP and ND that were not believed.");
+    for (reason, count) in slow.refused.iter().filter(|(_, count)| *count > 0) {
+        line(&mut out, "vswitch_neigh_refused_total", &[("reason", reason)], *count);
+    }
     family(&mut out, "vswitch_worker_busy_seconds", "counter", "Time a worker did not spend waiting.");
     for (worker, busy) in view.busy.iter().enumerate() {
         let _ =
@@ -107,6 +130,8 @@ mod tests {
         let view = View {
             ports: &ports,
             peers: &[],
+            slow: &SlowCounts::default(),
+            cluster_up: Some(true),
             peers_up: &[("10.0.0.1".to_owned(), true)],
             counters: &Counters::default(),
             mac_entries: 7,
