@@ -61,6 +61,9 @@ impl Default for Tls {
     }
 }
 
+/// The port that IANA gave to etcd's clients.
+pub const PORT: u16 = 2379;
+
 /// One etcd, which may come and go.
 #[derive(Debug)]
 pub struct Etcd {
@@ -112,17 +115,34 @@ impl Etcd {
         etcd
     }
 
-    /// One inside a namespace at an address that this already has, ports 2379 and 2380, running.
+    /// One inside a namespace at an address that this already has, port 2379, running.
     #[must_use]
     pub fn start_in(namespace: &Namespace, address: IpAddr) -> Self {
         let inside = ["ip", "netns", "exec", namespace.name()].map(str::to_owned).to_vec();
-        let mut etcd = Self::at(inside, address, [2379, 2380]);
+        let mut etcd = Self::at(inside, address, [PORT, PORT + 1]);
         etcd.run();
         etcd
     }
 
+    /// Its process number.
+    ///
+    /// # Panics
+    /// When it does not run.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.daemon.as_ref().expect("it runs").pid()
+    }
+
     fn at(inside: Vec<String>, address: IpAddr, ports: [u16; 2]) -> Self {
-        Self { daemon: None, directory: Directory::new(), inside, address, ports, tls: None, user: None }
+        Self {
+            daemon: None,
+            directory: Directory::in_memory(),
+            inside,
+            address,
+            ports,
+            tls: None,
+            user: None,
+        }
     }
 
     /// What a client is told: `http://127.0.0.1:2379`, or https.

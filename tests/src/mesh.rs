@@ -11,7 +11,7 @@ mod routed;
 mod station;
 mod stream;
 
-pub use cluster::{CLUSTER, Cluster, LEASE, Store, etcdctl, in_cluster, membership};
+pub use cluster::{CLUSTER, Cluster, LEASE, etcd_url, in_cluster, membership};
 pub use flood::{Copies, Flood, Hearing};
 pub use measure::{NeighbourRoom, cpu_time, percentile, resident, sockets};
 pub use pods::Pods;

@@ -5,7 +5,7 @@
 use std::time::Duration;
 use vswitch_tests::lab::{Stopwatch, until};
 use vswitch_tests::mesh::{
-    Cluster, Flood, Hearing, Membership, Plan, Store, Subnet, in_cluster, membership, v4, without,
+    Cluster, Flood, Hearing, Membership, Plan, Subnet, etcd_url, in_cluster, membership, v4, without,
 };
 use vswitch_tests::node::PATIENCE;
 
@@ -46,7 +46,7 @@ fn nodes_find_each_other_in_any_order_and_flood_only_to_those_that_host_the_vni(
         cluster.store.kill();
         cluster.mesh.start(&[8, 3, 5, 1]);
         cluster.mesh.until_status("cluster", &"down".into());
-        cluster.store.start(&cluster.mesh.underlay.router);
+        cluster.store.run();
         cluster.mesh.start(&[2, 7, 6, 4]);
         cluster.pods.until_all_reach(1, &all(), PATIENCE);
         cluster.pods.until_all_reach(2, &[2, 5, 8], PATIENCE);
@@ -132,7 +132,7 @@ fn clusters_that_share_an_etcd_see_nothing_of_each_other() {
     in_cluster(test, &Plan::new(6, membership()), |_lab, mut cluster| {
         cluster.start(&[1, 2, 3]);
         let prefix = "/vswitch/another".to_owned();
-        cluster.mesh.write(&Plan::new(6, Membership::Cluster { etcd: Store::url(), prefix, lease: 3 }));
+        cluster.mesh.write(&Plan::new(6, Membership::Cluster { etcd: etcd_url(), prefix, lease: 3 }));
         cluster.mesh.start(&[4, 5, 6]);
         cluster.pods.until_all_reach(1, &[4, 5, 6], PATIENCE);
         for n in 1..=6 {

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 use vswitch_tests::lab::{Stopwatch, until};
 use vswitch_tests::mesh::{
-    CLUSTER, Cluster, LEASE, Plan, Station, Stream, etcdctl, in_cluster, membership, v4, without,
+    CLUSTER, Cluster, LEASE, Plan, Station, Stream, in_cluster, membership, v4, without,
 };
 use vswitch_tests::node::PATIENCE;
 
@@ -93,7 +93,7 @@ fn etcd_that_dies_and_comes_back_costs_no_frame() {
             cluster.store.kill();
             down(&cluster);
             flow(&stream, leases());
-            cluster.store.start(&cluster.mesh.underlay.router);
+            cluster.store.run();
             up(&cluster);
             flow(&stream, Duration::from_secs(1));
         }
@@ -114,8 +114,8 @@ fn etcd_that_comes_back_empty_is_filled_again_and_costs_no_frame() {
         let stream = ring(&cluster);
         cluster.store.kill();
         down(&cluster);
-        cluster.store.lose_everything();
-        cluster.store.start(&cluster.mesh.underlay.router);
+        cluster.store.lose();
+        cluster.store.run();
         up(&cluster);
         flow(&stream, leases());
         assert!(stream.stop() > 0);
@@ -136,7 +136,7 @@ fn a_node_that_starts_while_etcd_is_away_joins_when_it_is_back() {
         cluster.store.kill();
         cluster.mesh.start(&[NODES]);
         down(&cluster);
-        cluster.store.start(&cluster.mesh.underlay.router);
+        cluster.store.run();
         cluster.pods.until_all_reach(1, &all(), PATIENCE);
         up(&cluster);
         cluster.until_stations(&all());
@@ -159,10 +159,7 @@ fn a_node_that_slept_through_its_lease_and_a_compaction_is_a_member_again() {
         station.come(&cluster.mesh, 5);
         cluster.until_known(1, &station.mac, 5);
         // All that was told meanwhile is history now, and history is thrown away.
-        let router = &cluster.mesh.underlay.router;
-        let status = etcdctl(router, "endpoint status -w fields");
-        let revision = status.lines().find_map(|line| line.strip_prefix("\"Revision\" : "));
-        etcdctl(router, &format!("compact {}", revision.unwrap_or_else(|| panic!("{status}"))));
+        cluster.store.compact();
         cluster.mesh.node(asleep).daemon.signal("CONT");
         cluster.pods.until_all_reach(1, &all(), PATIENCE);
         cluster.until_stations(&all());
@@ -178,10 +175,8 @@ fn what_is_no_record_in_etcd_takes_no_node_down_and_no_frame() {
         cluster.start(&all());
         cluster.until_stations(&all());
         let stream = ring(&cluster);
-        let router = &cluster.mesh.underlay.router;
-        let node = |name: &str, value: &str| {
-            etcdctl(router, &format!("put {CLUSTER}/v1/nodes/{name} {value}"));
-        };
+        let store = &cluster.store;
+        let node = |name: &str, value: &str| store.put(&format!("{CLUSTER}/v1/nodes/{name}"), value);
         node("nonsense", "nonsense");
         node("empty", "{}");
         node("list", "[]");
@@ -195,9 +190,7 @@ fn what_is_no_record_in_etcd_takes_no_node_down_and_no_frame() {
             r#"{"addresses":["198.18.9.9"],"port":4789,"mtu":1500,"boot":1,"version":"1","vnis":["9-1"]}"#,
         );
         node("deep", &format!("{}{}", "[".repeat(10_000), "]".repeat(10_000)));
-        let station = |key: &str, value: &str| {
-            etcdctl(router, &format!("put {CLUSTER}/v1/stations/{key} {value}"));
-        };
+        let station = |key: &str, value: &str| store.put(&format!("{CLUSTER}/v1/stations/{key}"), value);
         station("00010010/ff:ff:ff:ff:ff:ff/evil", r#"{"ips":["10.1.0.1"],"sequence":1,"port":"x"}"#);
         station("00010010/02:00:00:00:00:99/evil", r#"{"ips":["10.1.0.1"],"sequence":-1,"port":"x"}"#);
         station("00010010/02:00:00:00:00:98/evil", "nonsense");
@@ -207,8 +200,8 @@ fn what_is_no_record_in_etcd_takes_no_node_down_and_no_frame() {
             r#"{"ips":[],"sequence":18446744073709551615,"port":"x"}"#,
         );
         station("99999999/02:00:00:00:00:97/evil", r#"{"ips":[],"sequence":1,"port":"x"}"#);
-        etcdctl(router, &format!("put {CLUSTER}/v1/suspects/node-1/evil nonsense"));
-        etcdctl(router, &format!("put {CLUSTER}/v2/nodes/node-1 nonsense"));
+        store.put(&format!("{CLUSTER}/v1/suspects/node-1/evil"), "nonsense");
+        store.put(&format!("{CLUSTER}/v2/nodes/node-1"), "nonsense");
         flow(&stream, Duration::from_secs(2));
         assert!(stream.stop() > 0);
         cluster.pods.until_all_reach(1, &all(), PATIENCE);

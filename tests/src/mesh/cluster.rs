@@ -2,117 +2,19 @@
 //! started again while they run.
 
 use super::{Membership, Mesh, Plan, Pods, ROUTER, Routed, v4};
-use crate::lab::{self, Daemon, Lab, Namespace, Stopwatch, until};
-use crate::node::{PATIENCE, in_nodes, is_installed};
+use crate::etcd::{Etcd, PORT, with_etcd};
+use crate::lab::{Lab, Stopwatch, until};
+use crate::node::{PATIENCE, in_nodes};
 use serde_json::{Value, json};
-use std::net::TcpStream;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// Seconds of a node's lease in these meshes.
 pub const LEASE: u16 = 3;
 
-/// etcd's port for clients.
-const PORT: u16 = 2379;
-
-/// An etcd on a router; killed when dropped, with what it has stored.
-#[derive(Debug)]
-pub struct Store {
-    process: Option<Daemon>,
-    directory: PathBuf,
-}
-
-impl Drop for Store {
-    fn drop(&mut self) {
-        self.process = None;
-        let _ = std::fs::remove_dir_all(&self.directory);
-    }
-}
-
-impl Store {
-    /// An etcd that does not run yet.
-    #[must_use]
-    pub fn new() -> Self {
-        static STORES: AtomicU32 = AtomicU32::new(0);
-        let number = STORES.fetch_add(1, Ordering::Relaxed);
-        // In memory, where there is room: a busy disk would stop etcd for seconds, and that is not what is tried here.
-        let memory = PathBuf::from("/dev/shm");
-        let parent = if memory.is_dir() { memory } else { std::env::temp_dir() };
-        let directory = parent.join(format!("vswitch-store-{}-{number}", std::process::id()));
-        Self { process: None, directory }
-    }
-
-    /// Where the nodes find it.
-    #[must_use]
-    pub fn url() -> String {
-        format!("http://{ROUTER}:{PORT}")
-    }
-
-    /// Its process number.
-    ///
-    /// # Panics
-    /// When it does not run.
-    #[must_use]
-    pub fn pid(&self) -> u32 {
-        self.process.as_ref().expect("etcd was started").pid()
-    }
-
-    /// Starts it with what it has stored, and waits until it answers.
-    ///
-    /// # Panics
-    /// When it does not.
-    pub fn start(&mut self, router: &Namespace) {
-        let mut command = router.command("etcd");
-        let (clients, peers) = (Self::url(), "http://127.0.0.1:2380");
-        command.args(["--name", "store", "--log-level", "error", "--unsafe-no-fsync", "--data-dir"]);
-        command.arg(&self.directory);
-        command.args(["--listen-client-urls", &clients, "--advertise-client-urls", &clients]);
-        command.args(["--listen-peer-urls", peers, "--initial-advertise-peer-urls", peers]);
-        command.args(["--initial-cluster", &format!("store={peers}")]);
-        self.process = Some(Daemon::spawn(&mut command));
-        router.inside(|| until("etcd", PATIENCE, || TcpStream::connect((ROUTER, PORT)).ok().map(drop)));
-    }
-
-    /// Stops it where it is, so that connections stay and nobody answers.
-    ///
-    /// # Panics
-    /// When it does not run.
-    pub fn pause(&self) {
-        self.process.as_ref().expect("etcd was started").signal("STOP");
-    }
-
-    /// Lets it go on.
-    ///
-    /// # Panics
-    /// When it does not run.
-    pub fn resume(&self) {
-        self.process.as_ref().expect("etcd was started").signal("CONT");
-    }
-
-    /// Kills it.
-    pub fn kill(&mut self) {
-        self.process = None;
-    }
-
-    /// Throws away what it has stored; it must not run.
-    pub fn lose_everything(&self) {
-        let _ = std::fs::remove_dir_all(&self.directory);
-    }
-}
-
-impl Default for Store {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-/// Runs etcdctl in `namespace` with these words, split at blanks, and gives what it printed.
-///
-/// # Panics
-/// When it fails.
-pub fn etcdctl(namespace: &Namespace, words: &str) -> String {
-    namespace.run(&format!("etcdctl --endpoints {} {words}", Store::url()))
+/// Where the nodes find their etcd.
+#[must_use]
+pub fn etcd_url() -> String {
+    format!("http://{ROUTER}:{PORT}")
 }
 
 /// Nodes, their pods and their etcd.
@@ -123,13 +25,13 @@ pub struct Cluster {
     /// Their pods.
     pub pods: Pods,
     /// Their etcd; it runs.
-    pub store: Store,
+    pub store: Etcd,
 }
 
 /// How the nodes of a [`Cluster`] find each other.
 #[must_use]
 pub fn membership() -> Membership {
-    Membership::Cluster { etcd: Store::url(), prefix: CLUSTER.to_owned(), lease: LEASE }
+    Membership::Cluster { etcd: etcd_url(), prefix: CLUSTER.to_owned(), lease: LEASE }
 }
 
 /// The prefix of a [`Cluster`].
@@ -138,16 +40,14 @@ pub const CLUSTER: &str = "/vswitch/test";
 /// Runs `body` with a cluster by `plan`, as [`in_nodes`] does, where etcd is installed; else a loud word, and in CI a
 /// failure.
 pub fn in_cluster(test: &str, plan: &Plan, body: impl FnOnce(&Lab, Cluster)) {
-    if !is_installed("etcd") || !is_installed("etcdctl") {
-        return lab::skip("etcd or etcdctl is not installed (Debian: etcd-server, etcd-client)");
-    }
-    in_nodes(test, |lab| {
-        let mut store = Store::new();
-        let underlay = Routed::new(lab, plan.nodes);
-        store.start(&underlay.router);
-        let mesh = Mesh::on(underlay, plan);
-        let pods = Pods::open(&mesh.underlay);
-        body(lab, Cluster { mesh, pods, store });
+    with_etcd(|| {
+        in_nodes(test, |lab| {
+            let underlay = Routed::new(lab, plan.nodes);
+            let store = Etcd::start_in(&underlay.router, ROUTER.into());
+            let mesh = Mesh::on(underlay, plan);
+            let pods = Pods::open(&mesh.underlay);
+            body(lab, Cluster { mesh, pods, store });
+        });
     });
 }
 
@@ -255,36 +155,5 @@ impl Cluster {
             let mac = self.mac(1, *at);
             nodes.iter().filter(|n| *n != at).for_each(|n| self.until_known(*n, &mac, *at));
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_node_reaches_the_store_which_keeps_what_it_has_when_killed() {
-        if !is_installed("etcdctl") || !is_installed("etcd") {
-            return lab::skip("etcdctl or etcd is not installed (Debian: etcd-client, etcd-server)");
-        }
-        lab::in_lab(
-            "mesh::cluster::tests::every_node_reaches_the_store_which_keeps_what_it_has_when_killed",
-            |lab| {
-                let underlay = Routed::new(lab, 2);
-                let mut store = Store::new();
-                store.start(&underlay.router);
-                let ctl = |n: usize, words: &str| etcdctl(&underlay.nodes[n - 1], words);
-                assert_eq!(ctl(1, "put key value"), "OK\n");
-                store.pause();
-                store.resume();
-                store.kill();
-                store.start(&underlay.router);
-                assert_eq!(ctl(2, "get key --print-value-only"), "value\n");
-                store.kill();
-                store.lose_everything();
-                store.start(&underlay.router);
-                assert_eq!(ctl(2, "get key --print-value-only"), "");
-            },
-        );
     }
 }

@@ -5,10 +5,11 @@ use crate::report::{Figure, Report};
 use anyhow::Context as _;
 use std::collections::BTreeMap;
 use std::time::Duration;
+use vswitch_tests::etcd::Etcd;
 use vswitch_tests::lab::{Lab, Stopwatch};
 use vswitch_tests::mesh::{
-    Flood, Hearing, Membership, Mesh, NeighbourRoom, Plan, Pods, Routed, Station, Store, Subnet, cpu_time,
-    percentile, resident, v4, without,
+    Flood, Hearing, Membership, Mesh, NeighbourRoom, Plan, Pods, ROUTER, Routed, Station, Subnet, cpu_time,
+    etcd_url, percentile, resident, v4, without,
 };
 
 /// How long a question may take before it has failed.
@@ -46,7 +47,7 @@ fn within(time: Duration, most: Duration) -> Figure {
 
 /// Members through etcd, with the lease that a file without one has.
 fn cluster() -> Membership {
-    Membership::Cluster { etcd: Store::url(), prefix: "/vswitch/default".to_owned(), lease: 10 }
+    Membership::Cluster { etcd: etcd_url(), prefix: "/vswitch/default".to_owned(), lease: 10 }
 }
 
 /// Everything that was asked, as Markdown.
@@ -69,10 +70,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<String> {
     plan.segments += "\n[[segment]]\nname = \"red\"\nvlan = 20\nvni = 10020\n";
     let clock = Stopwatch::start();
     let underlay = Routed::new(&lab, plan.nodes);
-    let mut store = Store::new();
-    if !options.is_static {
-        store.start(&underlay.router);
-    }
+    let store = (!options.is_static).then(|| Etcd::start_in(&underlay.router, ROUTER.into()));
     let mut mesh = Mesh::on(underlay, &plan);
     let pods = Pods::open(&mesh.underlay);
     report.note(&format!("the namespaces and the router took {}", seconds(clock.elapsed())));
@@ -91,7 +89,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<String> {
     );
     first.iter().for_each(|n| mesh.until_ready(*n));
     idle(&mut report, &mesh, &first);
-    if !options.is_static {
+    if let Some(store) = &store {
         let (cpu, bytes) = (cpu_time(store.pid()), resident(store.pid()));
         let text = format!(
             "etcd has used {} of CPU until then, and has {} MB resident",
