@@ -249,6 +249,26 @@ impl Node {
         command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"))
     }
 
+    /// Waits until the pods that the daemon gave addresses to have been announced for the last time: until then it says
+    /// something of its own accord.
+    ///
+    /// # Panics
+    /// When they are not.
+    pub fn until_announced(&self) {
+        let ports = self.ctl("port");
+        // Where their own frames are untagged.
+        let untagged = |port: &&Value| match port["vlan_mode"].as_str() {
+            Some("trunk") => port["trunks"].as_array().is_none_or(|vlans| vlans.contains(&0.into())),
+            mode => mode != Some("dot1q-tunnel"),
+        };
+        let ports = ports.as_array().expect("a table").iter().filter(|port| port["link"] == "up");
+        let addresses = |port: &Value| port["addresses"].as_array().map_or(0, Vec::len);
+        let wanted: usize = ports.filter(untagged).map(|port| 2 * addresses(port)).sum();
+        until("the announcements", PATIENCE, || {
+            (self.ctl("status")["neigh_announced"].as_u64()? >= wanted as u64).then_some(())
+        });
+    }
+
     /// The same, which must succeed and print JSON or nothing.
     ///
     /// # Panics

@@ -63,7 +63,7 @@ vni = 10500
 ";
 
 impl Scene {
-    /// Builds it and waits until every daemon is ready.
+    /// Builds it and waits until every daemon is ready and has said all that it says of its own accord.
     ///
     /// # Panics
     /// When that fails.
@@ -93,6 +93,7 @@ impl Scene {
         let nodes: Vec<Node> =
             started.map(|((n, (_, fleet)), space)| fleet.spawn(space, &format!("n{n}"))).collect();
         nodes.iter().for_each(Node::until_ready);
+        nodes.iter().for_each(Node::until_announced);
         Self { nodes, pods, underlay, files }
     }
 

@@ -70,6 +70,10 @@ fn a_changed_vlan_keeps_the_interface_and_forgets_only_that_port() {
         };
         configure(&host, 10);
         host.start();
+        until("tap-c's pod to be announced twice", PATIENCE, || {
+            (number(&host.json("status"), "neigh_announced") == 2).then_some(())
+        });
+        host.must("mac flush");
         let (raw_a, raw_b, raw_c) = (a.raw("tap-a"), b.raw("tap-b"), c.raw("tap-c"));
         for by_signal in [false, true] {
             host.teach(&raw_a, &raw_b, &broadcast(1), "tap-a");

@@ -134,6 +134,7 @@ impl Control {
             "cluster_prefix": cluster.map(Cluster::prefix),
             "cluster_members": cluster.map(Cluster::members),
             "cluster_stations": cluster.map(Cluster::stations),
+            "neigh_announced": neigh.announced,
             "neigh_answered": neigh.answered,
             "neigh_flooded": neigh.given_back,
             "neigh_refused": neigh.refused.iter().map(|(_, count)| count).sum::<u64>(),

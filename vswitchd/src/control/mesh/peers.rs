@@ -175,8 +175,8 @@ impl Control {
         log::log(level, "peer", &[("peer", &address), ("state", &state), ("before", &before)]);
         let down = state == PeerState::Down;
         if down {
-            // Where its stations are now, frames will tell, or the cluster.
-            self.running.macs.flush_port(id);
+            // Its stations are not answered for any more. Frames to them still go there: if it lives after all, no
+            // conversation ends, and if it does not, whoever takes a station over says so.
             self.directory.retain_neighbours(|_, owner| owner.port != id);
         }
         self.report_silence(node.as_deref(), down);
