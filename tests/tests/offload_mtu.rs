@@ -33,8 +33,13 @@ fn assert_unfragmented(under: &Sight, mtu: usize) {
     let mut tunnelled = 0;
     for frame in &frames {
         assert!(!is_fragment(frame), "a fragment on the underlay");
+        let outer = Outer::parse(frame);
+        if outer.as_ref().is_some_and(Outer::is_probe) {
+            // It tries what the way carries, or was sent before that was known.
+            continue;
+        }
         assert!(frame.len() <= mtu + 14, "{} bytes on an underlay of {mtu}", frame.len() - 14);
-        let Some(outer) = Outer::parse(frame).filter(|outer| outer.dst_port == 4789) else { continue };
+        let Some(outer) = outer.filter(|outer| outer.dst_port == 4789) else { continue };
         assert_ne!(outer.dont_fragment, Some(false), "{:?}", outer.src);
         assert!(outer.checksum == 0 || outer.checksum_holds, "a wrong checksum outside");
         tunnelled += 1;

@@ -279,8 +279,8 @@ fn outer_facts(lab: &Lab, families: &str, address: fn(u8) -> IpAddr) {
     }
     let frames = wire.frames();
     assert!(!frames.iter().any(|frame| is_fragment(frame)));
-    let outers: Vec<Outer> =
-        frames.iter().filter_map(|frame| Outer::parse(frame)).filter(|o| o.dst_port == 4789).collect();
+    let outers = frames.iter().filter_map(|frame| Outer::parse(frame)).filter(|o| o.dst_port == 4789);
+    let outers: Vec<Outer> = outers.filter(|outer| !outer.is_probe()).collect();
     let mut sources = std::collections::BTreeSet::new();
     for outer in &outers {
         assert_eq!(outer.payload[..4], [8, 0, 0, 0]);

@@ -38,6 +38,12 @@ pub fn is_fragment(frame: &[u8]) -> bool {
 }
 
 impl Outer {
+    /// Whether it is no frame but a question, or an answer, between nodes.
+    #[must_use]
+    pub fn is_probe(&self) -> bool {
+        vswitch_core::wire::probe::is_probe(&self.payload)
+    }
+
     /// The UDP datagram in `frame`; `None` when there is no whole one.
     #[must_use]
     pub fn parse(frame: &[u8]) -> Option<Self> {
