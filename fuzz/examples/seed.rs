@@ -48,7 +48,19 @@ fn main() -> io::Result<()> {
     );
     seed(home, "neigh", &neighbours)?;
     seed(home, "probe", &probings())?;
+    seed(home, "cluster", &cluster_lives())?;
     seed(home, "config", &files)
+}
+
+/// Things that happen to a node of a cluster, in turn: claims of others, one of its own, time, what is taken back.
+fn cluster_lives() -> BTreeSet<Vec<u8>> {
+    let life = |what: u8| {
+        let node = [0, 0, 0, 1, 1, 0x12, 0xb5, 0x05, 0xdc, 3, 2, 7];
+        let claim = [0, 2, 6, 1, 1, 2, 1, 8, 3, 7];
+        let own = [8, 1, 1, 1, 1];
+        [&node[..], &claim, &own, &[what, 1, 1, 0, 6], &claim, &[13, 60]].concat().repeat(8)
+    };
+    (0..16).map(life).collect()
 }
 
 /// Things that happen to a prober, in turn: that is how a life of one begins.

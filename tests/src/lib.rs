@@ -2,6 +2,7 @@
 //! namespace lab, and the bodies that property tests and fuzz targets have in common. Not here: tests.
 
 pub mod cases;
+pub mod cluster_body;
 pub mod config_body;
 pub mod daemon;
 pub mod driven;

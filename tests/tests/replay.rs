@@ -5,6 +5,7 @@
 
 use std::panic::catch_unwind;
 use std::path::Path;
+use vswitch_tests::cluster_body::cluster_body;
 use vswitch_tests::config_body::config_body;
 use vswitch_tests::neigh_body::neigh_body;
 use vswitch_tests::offload_body::{any_bytes_body, changed_train_body, cut_merge_body};
@@ -23,6 +24,7 @@ fn body(target: &str, data: &[u8]) {
             changed_train_body(data);
             any_bytes_body(data);
         }
+        "cluster" => cluster_body(data),
         "config" => config_body(data),
         "neigh" => {
             let _ = neigh_body(data);

@@ -55,7 +55,7 @@ impl Members {
             self.ignored = Some(format!("there are more than {MAX_MEMBERS} nodes"));
             return false;
         }
-        let news = self.get(name) != Some(&record);
+        let news = self.members.get(name).is_none_or(|old| old.record != record);
         self.members.insert(name.to_owned(), Member { record, stale: false });
         news
     }
@@ -85,10 +85,10 @@ impl Members {
         self.members.get(name).map(|member| &member.record)
     }
 
-    /// Whether `name` is a member that the store lists.
+    /// Whether `name` is a member that the store has lost.
     #[must_use]
-    pub fn is_listed(&self, name: &str) -> bool {
-        self.members.get(name).is_some_and(|member| !member.stale)
+    pub fn is_lost(&self, name: &str) -> bool {
+        self.members.get(name).is_some_and(|member| member.stale)
     }
 
     /// All members by name, and whether the store has lost them.

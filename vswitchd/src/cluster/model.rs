@@ -16,6 +16,8 @@ pub const MAX_NODE_NAME: usize = 253;
 pub const MAX_VALUE: usize = 64 << 10;
 /// The most addresses of one station.
 pub const MAX_ADDRESSES: usize = 64;
+/// The highest sequence of a claim: far from the end of numbers, so that one more is always one.
+pub(super) const MAX_SEQUENCE: u64 = u64::MAX / 2;
 /// The longest free text in a record, in bytes.
 const MAX_TEXT: usize = 253;
 
@@ -164,6 +166,12 @@ pub fn is_node_name(name: &str) -> bool {
     (1..=MAX_NODE_NAME).contains(&name.len()) && name.bytes().all(good)
 }
 
+/// Whether a station can have the address: a unicast one, and no IPv4 address in IPv6 clothes.
+pub(super) fn is_station_address(ip: IpAddr) -> bool {
+    let broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
+    !ip.is_unspecified() && !ip.is_multicast() && !broadcast && ip.to_canonical() == ip
+}
+
 /// What a node says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeRecord {
@@ -232,12 +240,10 @@ impl NodeRecord {
     pub fn from_json(value: &[u8]) -> Result<Self, RecordError> {
         let fields = fields(value)?;
         let addresses = addresses(&fields, "addresses", 2)?;
-        let unicast = |ip: &IpAddr| !ip.is_unspecified() && !ip.is_multicast() && !ip.is_loopback();
-        let broadcast = |ip: &IpAddr| matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
         let families = addresses.iter().map(IpAddr::is_ipv6).collect::<BTreeSet<_>>().len();
         if addresses.is_empty()
             || families < addresses.len()
-            || addresses.iter().any(|ip| !unicast(ip) || broadcast(ip))
+            || addresses.iter().any(|ip| !is_station_address(*ip) || ip.is_loopback())
         {
             return Err(wrong("addresses", "one unicast address of one or of each family"));
         }
@@ -268,11 +274,10 @@ impl StationRecord {
     pub fn from_json(value: &[u8]) -> Result<Self, RecordError> {
         let fields = fields(value)?;
         let ips = addresses(&fields, "ips", MAX_ADDRESSES)?;
-        if ips.iter().any(|ip| ip.is_unspecified() || ip.is_multicast()) {
+        if !ips.iter().all(|ip| is_station_address(*ip)) {
             return Err(wrong("ips", "unicast addresses"));
         }
-        // Far from the end, so that one more is always possible.
-        let sequence = number(&fields, "sequence", 1..=u64::MAX / 2)?;
+        let sequence = number(&fields, "sequence", 1..=MAX_SEQUENCE)?;
         Ok(Self { ips, sequence, port: text(&fields, "port")? })
     }
 }

@@ -2,15 +2,16 @@
 //!
 //! Every node claims the stations behind its ports, under keys of its own. Of all claims to one station of a segment
 //! the one with the highest sequence wins, at equal ones that of the lower node name; so all nodes that have seen the
-//! same claims agree, whatever order they saw them in. Who loses takes its claim back. Whoever gets a station gives it a
-//! sequence above every one it knows for that station, and for its IP addresses behind other ones.
+//! same claims agree, whatever order they saw them in. A claim that the store does not have any more loses against one
+//! that it has. Who loses takes its claim back. Whoever gets a station gives it a sequence above every one it knows for
+//! that station, and for the IP addresses it is seen to use that are behind other ones.
 //!
 //! A station that moves to and fro is on two nodes at once: after five moves within 180 s (the defaults of RFC 7432
 //! §15.1) this node says so once and claims it no more for 180 s.
 //!
 //! Not here: the store, and where frames go.
 
-use super::model::MAX_ADDRESSES;
+use super::model::{MAX_ADDRESSES, MAX_SEQUENCE, is_station_address};
 use super::{Key, StationRecord};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -101,12 +102,14 @@ struct Claim {
 }
 
 /// A station behind a port of this node, claimed or not.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct Local {
     port: String,
     ips: Vec<IpAddr>,
     /// Moves to and from here.
     moves: Vec<Instant>,
+    /// When it was seen to use an address again that another station had got.
+    returns: Vec<Instant>,
     /// Not claimed before that.
     held: Option<Instant>,
 }
@@ -122,6 +125,8 @@ pub struct Stations {
     /// Who claims an address, by segment.
     owners: BTreeMap<(Vni, IpAddr), BTreeSet<Mac>>,
     local: BTreeMap<Place, Local>,
+    /// VNIs whose claims are known: they were listed.
+    known: BTreeSet<Vni>,
     doomed: BTreeSet<(Instant, Place, String)>,
     changes: Vec<Change>,
     ignored: Option<String>,
@@ -139,19 +144,21 @@ impl Stations {
             of_node: HashMap::new(),
             owners: BTreeMap::new(),
             local: BTreeMap::new(),
+            known: BTreeSet::new(),
             doomed: BTreeSet::new(),
             changes: Vec::new(),
             ignored: None,
         }
     }
 
-    /// The station is, from now on, behind `port` of this node; `ips` are added to those it is known to have.
+    /// The station is, from now on, behind `port` of this node, and was seen to use `ips`: they are added to those it
+    /// is known to have. What is no station's address is passed over.
     pub fn local(&mut self, now: Instant, vni: Vni, mac: Mac, ips: &[IpAddr], port: &str) {
         let place = (vni, mac);
-        let new = || Local { port: port.to_owned(), ips: Vec::new(), moves: Vec::new(), held: None };
+        let new = || Local { port: port.to_owned(), ..Local::default() };
         let local = self.local.entry(place).or_insert_with(new);
         port.clone_into(&mut local.port);
-        for ip in ips {
+        for ip in ips.iter().filter(|ip| is_station_address(**ip)) {
             if !local.ips.contains(ip) && local.ips.len() < MAX_ADDRESSES {
                 local.ips.push(*ip);
             }
@@ -162,7 +169,8 @@ impl Stations {
         {
             return;
         }
-        self.claim(place);
+        let above = self.above_other_stations(now, place, ips);
+        self.claim(place, above);
     }
 
     /// The station is behind no port of this node any more.
@@ -182,11 +190,15 @@ impl Stations {
     ) {
         let mut seen: BTreeSet<(Place, String)> = BTreeSet::new();
         for (place, node, record) in records.into_iter().filter(|(place, ..)| vnis.contains(&place.0)) {
-            if node == self.name && !self.is_claimed(place, &node) {
+            if node == self.name {
                 // Of an earlier life, and nobody is there any more.
-                self.changes.push(Change::Withdraw { vni: place.0, mac: place.1 });
+                if !self.is_claimed(place, &node) {
+                    self.changes.push(Change::Withdraw { vni: place.0, mac: place.1 });
+                }
+                continue;
             }
-            self.put(now, place.0, place.1, &node, record);
+            let first = !self.known.contains(&place.0);
+            self.take(now, place, &node, record, first);
             seen.insert((place, node));
         }
         let first = (*vnis.start(), Mac::from_u64(0));
@@ -201,25 +213,40 @@ impl Stations {
         for (place, node) in missing {
             self.doom(place, &node, deadline);
         }
+        // What came here before anybody could know where it had been.
+        let early = self.local.range(first..=last).filter(|(place, _)| !self.known.contains(&place.0));
+        let early: Vec<Place> = early.map(|(place, _)| *place).collect();
+        self.known.extend((vnis.start().get()..=vnis.end().get()).filter_map(Vni::new));
+        for place in early {
+            let ips = self.local.get(&place).into_iter().flat_map(|local| &local.ips);
+            let others = ips.filter_map(|ip| self.best((place.0, self.address(place.0, *ip)?)));
+            let others = others.filter(|(node, _)| *node != self.name);
+            let above = others.map(|(_, claim)| claim.record.sequence).max().unwrap_or(0);
+            self.claim(place, above);
+        }
     }
 
     /// The store has this claim.
     pub fn put(&mut self, now: Instant, vni: Vni, mac: Mac, node: &str, record: StationRecord) {
-        let place = (vni, mac);
-        if node == self.name {
-            // Our own word; or that of a rival under our name, with whom there is no point in fighting over a key.
+        // Of our own it tells nothing new. One that we did not write is of somebody with our name, who would write it
+        // again and again if we took it back.
+        if node != self.name {
+            self.take(now, (vni, mac), node, record, false);
+        }
+    }
+
+    /// Notes another node's claim; `first`: until now nobody here could know of it, and what follows is seen
+    /// to with the whole listing.
+    fn take(&mut self, now: Instant, place: Place, node: &str, record: StationRecord, first: bool) {
+        let was_ours = self.is_ours(place);
+        if !self.insert(place, node, record) || first || !was_ours || self.is_ours(place) {
             return;
         }
-        let was_ours = self.best(place).is_some_and(|(node, _)| node == self.name);
-        if !self.insert(place, node, record) {
-            return;
+        if let Some(local) = self.local.get_mut(&place) {
+            local.moves.retain(|then| now.since(*then) < WINDOW);
+            local.moves.push(now);
         }
-        if was_ours && self.best(place).is_some_and(|(node, _)| node != self.name) {
-            if let Some(local) = self.local.get_mut(&place) {
-                local.moves.push(now);
-            }
-            self.withdraw(place);
-        }
+        self.withdraw(place);
     }
 
     /// The store does not have that claim any more.
@@ -246,6 +273,7 @@ impl Stations {
 
     /// The VNI is not watched any more: what others claim there is not known.
     pub fn forget(&mut self, vni: Vni) {
+        self.known.remove(&vni);
         let range = (vni, Mac::from_u64(0))..=(vni, Mac::from_u64((1 << 48) - 1));
         let claims: Vec<(Place, String)> = self
             .claims
@@ -258,9 +286,9 @@ impl Stations {
         }
     }
 
-    /// Lets go of claims whose time is over; `present` says whether the store lists a node. Of a node that it does not
-    /// list nothing is let go: either it lives, or [`Self::node_gone`] follows.
-    pub fn due(&mut self, now: Instant, present: impl Fn(&str) -> bool) {
+    /// Lets go of claims whose time is over; `lost` says whether a node is a member that the store has lost. Of such a
+    /// one nothing is let go: either it lives, or [`Self::node_gone`] follows.
+    pub fn due(&mut self, now: Instant, lost: impl Fn(&str) -> bool) {
         while let Some((at, place, node)) = self.doomed.pop_first() {
             if at > now {
                 self.doomed.insert((at, place, node));
@@ -272,12 +300,12 @@ impl Stations {
             if claim.doomed != Some(at) {
                 continue;
             }
-            if present(&node) {
-                self.remove(place, &node);
-            } else {
+            if lost(&node) {
                 let again = now.after(self.lease);
                 claim.doomed = Some(again);
                 self.doomed.insert((again, place, node));
+            } else {
+                self.remove(place, &node);
             }
         }
     }
@@ -307,9 +335,9 @@ impl Stations {
         let owners = self.owners.get(&(vni, ip))?.iter().filter_map(|mac| {
             let (_, claim) = self.best((vni, *mac)).filter(|(_, claim)| claim.record.ips.contains(&ip))?;
             // The later one; of two at once the lower one.
-            Some((claim.record.sequence, std::cmp::Reverse(*mac)))
+            Some((claim.doomed.is_none(), claim.record.sequence, std::cmp::Reverse(*mac)))
         });
-        owners.max().map(|(_, mac)| mac.0)
+        owners.max().map(|(.., mac)| mac.0)
     }
 
     /// Every station that is claimed.
@@ -334,9 +362,16 @@ impl Stations {
 
     fn best(&self, place: Place) -> Option<(&str, &Claim)> {
         let claims = self.claims.get(&place)?;
-        let best =
-            claims.iter().max_by_key(|(node, claim)| (claim.record.sequence, std::cmp::Reverse(*node)))?;
-        Some((best.0, best.1))
+        let rank = |claim: &Claim| (claim.doomed.is_none(), claim.record.sequence);
+        let best = claims.iter().max_by(|one, other| {
+            // Of two at once the lower name.
+            rank(one.1).cmp(&rank(other.1)).then_with(|| other.0.cmp(one.0))
+        });
+        best.map(|(node, claim)| (node.as_str(), claim))
+    }
+
+    fn is_ours(&self, place: Place) -> bool {
+        self.best(place).is_some_and(|(node, _)| node == self.name)
     }
 
     /// Whether a station that is elsewhere may come here, or has come and gone too often.
@@ -365,25 +400,37 @@ impl Stations {
         false
     }
 
-    /// Makes this node's claim to a station that is here the winning one, if it is not, and up to date.
-    fn claim(&mut self, place: Place) {
+    /// The highest sequence of other stations that have addresses which the station at `place` has now as well: those
+    /// that are new to it, and those of `used` that it had before, as often as a station may move.
+    fn above_other_stations(&mut self, now: Instant, place: Place, used: &[IpAddr]) -> u64 {
+        let Some(local) = self.local.get(&place) else { return 0 };
+        let claimed = self.claims.get(&place).and_then(|claims| claims.get(&self.name));
+        let of = |ip: &IpAddr| {
+            let other = self.address(place.0, *ip).filter(|mac| *mac != place.1)?;
+            self.best((place.0, other)).map(|(_, claim)| claim.record.sequence)
+        };
+        let is_new = |ip: &IpAddr| claimed.is_none_or(|own| !own.record.ips.contains(ip));
+        let above = local.ips.iter().filter(|ip| is_new(ip)).filter_map(of).max().unwrap_or(0);
+        let returned = local.ips.iter().filter(|ip| used.contains(ip) && !is_new(ip)).filter_map(of).max();
+        let (Some(returned), Some(local)) = (returned, self.local.get_mut(&place)) else { return above };
+        local.returns.retain(|then| now.since(*then) < WINDOW);
+        if local.returns.len() >= MOVES {
+            return above;
+        }
+        local.returns.push(now);
+        above.max(returned)
+    }
+
+    /// Makes this node's claim to a station that is here the winning one, if it is not, and up to date; its sequence
+    /// is greater than `above`, as well.
+    fn claim(&mut self, place: Place, above: u64) {
         let Some(local) = self.local.get(&place) else { return };
-        let own = self.claims.get(&place).and_then(|claims| claims.get(&self.name));
-        let of_station = self
-            .claims
-            .get(&place)
-            .into_iter()
-            .flatten()
-            .filter(|(node, _)| **node != self.name)
-            .map(|(_, claim)| claim.record.sequence);
-        let of_addresses = local
-            .ips
-            .iter()
-            .filter(|ip| own.is_none_or(|own| !own.record.ips.contains(ip)))
-            .filter_map(|ip| Some((place.0, self.address(place.0, *ip).filter(|mac| *mac != place.1)?)))
-            .filter_map(|other| self.best(other).map(|(_, claim)| claim.record.sequence));
-        let above = of_station.chain(of_addresses).max().unwrap_or(0) + 1;
-        let sequence = own.map_or(above, |own| own.record.sequence.max(above));
+        let claims = self.claims.get(&place);
+        let own = claims.and_then(|claims| claims.get(&self.name));
+        let others = claims.into_iter().flatten().filter(|(node, _)| **node != self.name);
+        let above = others.map(|(_, claim)| claim.record.sequence).max().unwrap_or(0).max(above);
+        let sequence =
+            own.map_or(0, |own| own.record.sequence).max(above.saturating_add(1)).min(MAX_SEQUENCE);
         let record = StationRecord { ips: local.ips.clone(), sequence, port: local.port.clone() };
         if own.is_some_and(|own| own.record == record) {
             return;
@@ -391,6 +438,10 @@ impl Stations {
         let name = self.name.clone();
         if self.insert(place, &name, record.clone()) {
             self.changes.push(Change::Claim { vni: place.0, mac: place.1, record });
+            if !self.is_ours(place) {
+                // Nothing is above the highest sequence.
+                self.withdraw(place);
+            }
         }
     }
 
@@ -405,7 +456,12 @@ impl Stations {
     fn doom(&mut self, place: Place, node: &str, at: Instant) {
         let claim = self.claims.get_mut(&place).and_then(|claims| claims.get_mut(node));
         let Some(claim) = claim.filter(|claim| claim.doomed.is_none_or(|then| at < then)) else { return };
-        claim.doomed = Some(at);
+        if claim.doomed.replace(at).is_none() {
+            // Others may win now.
+            self.changes.push(Change::Station { vni: place.0, mac: place.1 });
+            let ips = claim.record.ips.iter();
+            self.changes.extend(ips.map(|ip| Change::Address { vni: place.0, ip: *ip }));
+        }
         self.doomed.insert((at, place, node.to_owned()));
     }
 
@@ -450,7 +506,7 @@ impl Stations {
         self.changes.push(Change::Station { vni: place.0, mac: place.1 });
         // Nobody else has it, and it is here after all.
         if node != self.name && !self.claims.contains_key(&place) && self.local.contains_key(&place) {
-            self.claim(place);
+            self.claim(place, 0);
         }
         true
     }
@@ -486,176 +542,4 @@ impl Key {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LEASE: Duration = Duration::from_secs(10);
-
-    fn vni() -> Vni {
-        Vni::new(10).unwrap()
-    }
-
-    fn mac(last: u8) -> Mac {
-        Mac::from_u64(0x0200_0000_0000 + u64::from(last))
-    }
-
-    fn ip(last: u8) -> IpAddr {
-        [10, 0, 0, last].into()
-    }
-
-    fn record(ips: &[IpAddr], sequence: u64) -> StationRecord {
-        StationRecord { ips: ips.to_vec(), sequence, port: "theirs".into() }
-    }
-
-    fn at(seconds: u64) -> Instant {
-        Instant::from_secs(seconds)
-    }
-
-    fn claims(changes: &[Change]) -> Vec<u64> {
-        let claim = |change: &Change| match change {
-            Change::Claim { record, .. } => Some(record.sequence),
-            Change::Withdraw { .. } => Some(0),
-            _ => None,
-        };
-        changes.iter().filter_map(claim).collect()
-    }
-
-    fn node(stations: &Stations, last: u8) -> Option<&str> {
-        stations.get(vni(), mac(last)).map(|(at, _)| at.node)
-    }
-
-    #[test]
-    fn a_station_that_comes_here_gets_a_sequence_above_all_others() {
-        let mut stations = Stations::new("me", LEASE);
-        stations.local(at(0), vni(), mac(1), &[ip(1)], "a");
-        assert_eq!(claims(&stations.drain()), [1]);
-        stations.local(at(0), vni(), mac(1), &[], "a");
-        assert!(stations.drain().is_empty());
-        stations.put(at(0), vni(), mac(2), "other", record(&[ip(2)], 7));
-        stations.local(at(0), vni(), mac(2), &[], "a");
-        assert_eq!(claims(&stations.drain()), [8]);
-        assert_eq!(node(&stations, 2), Some("me"));
-    }
-
-    #[test]
-    fn whoever_loses_takes_its_claim_back() {
-        let mut stations = Stations::new("me", LEASE);
-        stations.local(at(0), vni(), mac(1), &[ip(1)], "a");
-        stations.drain();
-        stations.put(at(1), vni(), mac(1), "other", record(&[ip(1)], 2));
-        assert_eq!(claims(&stations.drain()), [0]);
-        assert_eq!(node(&stations, 1), Some("other"));
-        assert_eq!(stations.address(vni(), ip(1)), Some(mac(1)));
-        // It is still here, and the other one lets go of it.
-        stations.deleted(at(2), vni(), mac(1), "other");
-        stations.due(at(3), |_| true);
-        assert_eq!(claims(&stations.drain()), [1]);
-        assert_eq!(node(&stations, 1), Some("me"));
-    }
-
-    #[test]
-    fn at_equal_sequences_the_lower_name_wins_on_both_sides() {
-        let mut low = Stations::new("a", LEASE);
-        let mut high = Stations::new("b", LEASE);
-        low.local(at(0), vni(), mac(1), &[], "p");
-        high.local(at(0), vni(), mac(1), &[], "p");
-        low.drain();
-        high.drain();
-        low.put(at(0), vni(), mac(1), "b", record(&[], 1));
-        high.put(at(0), vni(), mac(1), "a", record(&[], 1));
-        assert_eq!((claims(&low.drain()), claims(&high.drain())), (vec![], vec![0]));
-        assert_eq!((node(&low, 1), node(&high, 1)), (Some("a"), Some("a")));
-    }
-
-    #[test]
-    fn an_address_follows_to_another_station() {
-        let mut stations = Stations::new("me", LEASE);
-        stations.put(at(0), vni(), mac(1), "other", record(&[ip(9)], 4));
-        assert_eq!(stations.address(vni(), ip(9)), Some(mac(1)));
-        stations.local(at(1), vni(), mac(2), &[ip(9)], "a");
-        assert_eq!(stations.address(vni(), ip(9)), Some(mac(2)));
-        assert_eq!(claims(&stations.drain()), [5]);
-        stations.local_gone(vni(), mac(2));
-        assert_eq!(stations.address(vni(), ip(9)), Some(mac(1)));
-        stations.node_gone("other");
-        assert_eq!((stations.address(vni(), ip(9)), stations.macs().len()), (None, 0));
-        assert_eq!(stations.addresses().count(), 0);
-    }
-
-    #[test]
-    fn a_claim_that_was_taken_back_goes_unless_its_node_is_lost_as_well() {
-        let mut stations = Stations::new("me", LEASE);
-        stations.put(at(0), vni(), mac(1), "other", record(&[], 1));
-        stations.deleted(at(0), vni(), mac(1), "other");
-        assert_eq!(stations.next_due(), Some(Instant::ZERO.after(SECOND_THOUGHT)));
-        stations.due(at(1), |_| false);
-        assert_eq!(node(&stations, 1), Some("other"));
-        stations.put(at(2), vni(), mac(1), "other", record(&[], 1));
-        stations.due(at(60), |_| true);
-        assert_eq!(node(&stations, 1), Some("other"));
-        stations.deleted(at(61), vni(), mac(1), "other");
-        stations.due(at(62), |_| true);
-        assert_eq!((node(&stations, 1), stations.next_due()), (None, None));
-    }
-
-    #[test]
-    fn a_listing_is_a_difference() {
-        let mut stations = Stations::new("me", LEASE);
-        let all = vni()..=vni();
-        stations.local(at(0), vni(), mac(9), &[], "a");
-        let one = |last| ((vni(), mac(last)), "other".to_owned(), record(&[], 1));
-        stations.listed(at(0), &all, vec![one(1), one(2)]);
-        stations.listed(at(1), &all, vec![one(1)]);
-        stations.due(at(20), |_| true);
-        assert_eq!((node(&stations, 1), node(&stations, 2)), (Some("other"), Some("other")));
-        stations.due(at(21), |_| true);
-        assert_eq!(
-            (node(&stations, 1), node(&stations, 2), node(&stations, 9)),
-            (Some("other"), None, Some("me"))
-        );
-        // What stands under our name without our knowing is from an earlier life.
-        stations.drain();
-        stations.listed(at(22), &all, vec![((vni(), mac(7)), "me".to_owned(), record(&[], 1)), one(1)]);
-        assert_eq!(stations.drain()[0], Change::Withdraw { vni: vni(), mac: mac(7) });
-    }
-
-    #[test]
-    fn a_station_on_two_nodes_is_named_once_and_left_alone_for_a_while() {
-        let mut stations = Stations::new("me", LEASE);
-        let mut sequence = 0;
-        let mut duplicates = 0;
-        let mut last = Vec::new();
-        for second in 0..60 {
-            stations.local(at(second), vni(), mac(1), &[], "mine");
-            last = stations.drain();
-            for change in &last {
-                match change {
-                    Change::Claim { record, .. } => sequence = record.sequence,
-                    Change::Duplicate { here, there, their_port, .. } => {
-                        assert_eq!(
-                            (here.as_str(), there.as_str(), their_port.as_str()),
-                            ("mine", "other", "theirs")
-                        );
-                        duplicates += 1;
-                    }
-                    _ => {}
-                }
-            }
-            sequence += 1;
-            stations.put(at(second), vni(), mac(1), "other", record(&[], sequence));
-            stations.drain();
-        }
-        assert_eq!((duplicates, claims(&last).len()), (1, 0));
-        stations.local(at(400), vni(), mac(1), &[], "mine");
-        assert_eq!(claims(&stations.drain()).len(), 1);
-    }
-
-    #[test]
-    fn a_vni_that_is_not_watched_any_more_is_forgotten_but_for_what_is_here() {
-        let mut stations = Stations::new("me", LEASE);
-        stations.put(at(0), vni(), mac(1), "other", record(&[ip(1)], 1));
-        stations.local(at(0), vni(), mac(2), &[], "a");
-        stations.forget(vni());
-        assert_eq!((node(&stations, 1), node(&stations, 2)), (None, Some("me")));
-    }
-}
+mod tests;
