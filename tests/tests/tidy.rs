@@ -174,6 +174,75 @@ fn the_clock_is_read_in_one_place() {
 }
 
 #[test]
+fn the_cluster_room_knows_no_store_no_clock_and_no_switch() {
+    let words = [
+        "std::fs",
+        "std::io",
+        "std::thread",
+        "std::sync",
+        "std::process",
+        "UdpSocket",
+        "TcpStream",
+        "TcpListener",
+        "SystemTime",
+        "std::time::Instant",
+        "clock",
+        "log",
+        "rand",
+        "getrandom",
+        "tokio",
+        "tonic",
+        "async",
+        "crate::config",
+        "crate::control",
+        "crate::datapath",
+        "crate::link",
+        "crate::observe",
+        "crate::slow",
+        "crate::sys",
+        "vswitch_core::switch",
+        "Topology",
+        "MacTable",
+        "Worker",
+    ];
+    may_not_touch(|path| path.starts_with("vswitchd/src/cluster/"), &words);
+}
+
+#[test]
+fn what_waits_in_a_runtime_is_a_source_of_control() {
+    let words = ["tokio", "tonic", "hyper", "async", "await"];
+    let source = |path: &str| path.starts_with("vswitchd/src/control/source/");
+    may_not_touch(|path| product(path) && !source(path), &words);
+}
+
+#[test]
+fn who_decides_whether_a_peer_lives_sends_nothing_and_reads_no_clock() {
+    let words = [
+        "std::fs",
+        "std::io",
+        "std::thread",
+        "std::sync",
+        "UdpSocket",
+        "OwnedFd",
+        "BorrowedFd",
+        "RawFd",
+        "SystemTime",
+        "std::time::Instant",
+        "clock",
+        "log",
+        "getrandom",
+        "crate::config",
+        "crate::control",
+        "crate::datapath",
+        "crate::link",
+        "crate::observe",
+        "crate::sys",
+    ];
+    let rooms = ["prober.rs", "prober/", "path_mtu.rs", "probe.rs"];
+    may_not_touch(|path| rooms.iter().any(|at| path.starts_with(&format!("vswitchd/src/slow/{at}"))), &words);
+}
+
+#[test]
 fn every_file_begins_by_saying_what_it_is_and_is_short() {
     let mut wrong = String::new();
     for (path, text) in sources() {

@@ -13,7 +13,6 @@ use crate::config::{Config, PortConfig};
 use crate::datapath::{PortLink, clock};
 use crate::link::{AnyLink, TRAIN, TRAIN_BYTES};
 use crate::observe::log;
-use crate::slow::PeerState;
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
@@ -130,7 +129,7 @@ impl Control {
             self.retire(&gone);
             self.running.publish(&self.file, &self.workers)?;
             let (ids, links): (Vec<_>, Vec<_>) = gone.into_iter().unzip();
-            // Before their numbers are others'.
+            // Their numbers are given out again, and what was said of who is behind them is not true any more.
             self.directory.retain_neighbours(|_, owner| !ids.contains(&owner.port));
             self.running.release(ids);
             close_all(links.into_iter().flatten().chain(closing).collect());
@@ -152,9 +151,9 @@ impl Control {
                     relearn.push(peer.id);
                 }
                 if peer.config.node != config.node {
-                    // Another node has that address now: what was known of the one before says nothing of it.
+                    // Another node may have that address now. Whether it lives is another matter: who asks knows by
+                    // its boot whether it is the same.
                     relearn.push(peer.id);
-                    peer.state = PeerState::Unknown;
                 }
                 peer.config = config.clone();
                 publish = true;
@@ -188,12 +187,14 @@ impl Control {
         }
 
         publish |= self.open_ports();
+        publish |= self.forget_unasked();
         self.refresh_interfaces();
         if publish {
             self.running.publish(&self.file, &self.workers)?;
         }
         for id in relearn {
             self.running.macs.flush_port(id);
+            self.directory.retain_neighbours(|_, owner| owner.port != id);
         }
         for segment in renamed.iter().filter_map(|vlan| Segment::new(0, *vlan)) {
             self.running.macs.flush_segment(segment);
@@ -339,6 +340,8 @@ impl Control {
             &[("port", name), ("reason", &"its interface or network namespace was deleted")],
         );
         self.running.macs.flush_port(port.id);
+        let id = port.id;
+        self.directory.retain_neighbours(|_, owner| owner.port != id);
         true
     }
 }

@@ -34,7 +34,7 @@ use vswitch_core::{Instant, MacTable};
 const RETRY: Duration = Duration::from_millis(250);
 /// How often the node's own addresses are looked at when nothing is missing.
 const LOOK_AROUND: Duration = Duration::from_secs(2);
-/// How often the station directory is compared with the MAC table.
+/// How often the station directory is compared with the MAC table, where that does not age faster.
 const TIDYING: Duration = Duration::from_secs(60);
 /// Messages from workers that may wait for this thread.
 const EVENTS: usize = 4096;
@@ -166,7 +166,7 @@ impl Control {
             events,
             requests,
             next_look: Instant::ZERO,
-            next_tidying: clock::now().after(TIDYING),
+            next_tidying: Instant::ZERO,
             troubles: BTreeSet::new(),
         };
         Ok(control)
@@ -300,7 +300,7 @@ impl Control {
         if now < self.next_tidying {
             return;
         }
-        self.next_tidying = now.after(TIDYING);
+        self.next_tidying = now.after(TIDYING.min(self.running.macs.ageing()));
         let mut known = HashMap::new();
         self.running.macs.for_each(now, |entry| {
             known.insert((entry.segment, entry.mac), entry.port);
@@ -309,7 +309,7 @@ impl Control {
         self.directory.retain(|segment, mac| known.contains_key(&(segment, mac)));
         self.directory
             .retain_neighbours(|segment, owner| known.get(&(segment, owner.mac)) == Some(&owner.port));
-        self.forget_silent_stations(&known, now);
+        self.follow_learned_stations(&known, now);
     }
 
     /// Retries what is down and follows the node's addresses.

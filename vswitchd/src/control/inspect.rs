@@ -123,6 +123,9 @@ impl Control {
         if self.file.mac_table != file.mac_table {
             line(Change::Change, "setting", "[mac_table]".to_owned(), String::new());
         }
+        if self.file.probe != file.probe {
+            line(Change::Change, "setting", "[mesh] probe".to_owned(), String::new());
+        }
         if self.file.cluster != file.cluster {
             line(Change::Change, "setting", "[cluster]".to_owned(), String::new());
         }

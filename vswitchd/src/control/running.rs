@@ -74,6 +74,13 @@ impl RunningPeer {
         self.probed_mtu.map_or(self.limit, |probed| probed.min(self.limit))
     }
 
+    /// Nobody asks it any more: what was found out so far says nothing. Whether anything was known.
+    pub(super) fn forget(&mut self) -> bool {
+        let known = self.state != PeerState::Unknown || self.probed_mtu.is_some();
+        (self.state, self.probed_mtu, self.rtt) = (PeerState::Unknown, None, None);
+        known
+    }
+
     /// Whether it is the cluster's node of that name.
     pub(super) fn is_node(&self, name: &str) -> bool {
         self.config.node.as_deref() == Some(name)

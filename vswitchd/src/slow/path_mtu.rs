@@ -71,6 +71,13 @@ impl PathMtu {
         }
     }
 
+    /// The peer is back, perhaps by another way: whether that carries more is not left to the clock.
+    pub(super) fn look_again(&mut self, now: Instant) {
+        if self.search.is_none() && self.found.is_some_and(|found| found < self.limit) {
+            self.next_raise = Some(now);
+        }
+    }
+
     /// A try that is under way is waited for until `later`.
     pub(super) fn wait_until(&mut self, later: Instant) {
         if let Some(deadline) = self.search.as_mut().and_then(|search| search.deadline.as_mut()) {
@@ -250,6 +257,21 @@ mod tests {
         assert_eq!(search(&mut path, &mut now, 1400).0, Some(1400));
         now = path.next_due().unwrap();
         assert_eq!(search(&mut path, &mut now, 1500).0, Some(1500));
+        assert_eq!(path.next_due(), None);
+    }
+
+    #[test]
+    fn one_that_is_back_is_looked_at_at_once_unless_its_path_carries_everything() {
+        let mut path = PathMtu::new([10, 0, 0, 1].into(), 1500);
+        let mut now = Instant::ZERO;
+        path.look_again(now);
+        assert_eq!(path.next_due(), None, "it is searched anyway");
+        path.lost(now, 1500);
+        path.lost(now, 1500);
+        assert_eq!(search(&mut path, &mut now, 1400).0, Some(1400));
+        path.look_again(now);
+        assert_eq!(search(&mut path, &mut now, 1500).0, Some(1500));
+        path.look_again(now);
         assert_eq!(path.next_due(), None);
     }
 

@@ -436,6 +436,7 @@ impl Prober {
             self.dead.insert(address);
         }
         if before == PeerState::Down {
+            peer.path.look_again(now);
             // A network has healed, perhaps: everybody that was lost with it is asked soon.
             for dead in self.dead.clone() {
                 self.ask_soon(now, dead);

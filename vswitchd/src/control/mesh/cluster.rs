@@ -4,16 +4,17 @@
 
 use super::super::daemon::Control;
 use super::super::source::etcd::{Etcd, StoreEvent};
+use super::learned::Learned;
 use crate::cluster::{
     Key, KeyRange, Keys, Members, NodeRecord, RecordError, StationRecord, Stations, SuspectRecord,
 };
 use crate::config;
 use crate::observe::log;
 use crossbeam_channel::{Receiver, bounded};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use vswitch_core::{Instant, Mac, PortId, Vni};
+use vswitch_core::{Instant, Mac, Vni};
 
 /// Messages from the store that may wait for the control thread.
 const EVENTS: usize = 64;
@@ -37,7 +38,7 @@ pub(in super::super) struct Cluster {
     /// Stations that are here by configuration.
     pub(super) configured: BTreeMap<(Vni, Mac), super::stations::Configured>,
     /// Stations that are here because they spoke.
-    pub(super) learned: HashMap<(Vni, Mac), PortId>,
+    pub(super) learned: Learned,
     /// Members that this node reports as silent.
     pub(super) suspected: BTreeSet<String>,
     /// Stations that were seen on two nodes at once, each in a sentence.
@@ -79,7 +80,7 @@ impl Cluster {
             told: None,
             watched: BTreeSet::new(),
             configured: BTreeMap::new(),
-            learned: HashMap::new(),
+            learned: Learned::default(),
             suspected: BTreeSet::new(),
             duplicates: BTreeMap::new(),
             next_refresh: Instant::ZERO,
@@ -147,7 +148,10 @@ impl Control {
         let Some(cluster) = &mut self.mesh.cluster else { return false };
         let mut members = false;
         let mut suspects = Vec::new();
-        while let Ok(events) = cluster.events.try_recv() {
+        // No more than there was room for: a busy store must not keep clients and workers waiting. Of what comes
+        // meanwhile this thread is woken again.
+        for _ in 0..EVENTS {
+            let Ok(events) = cluster.events.try_recv() else { break };
             for event in events {
                 members |= cluster.take(now, &self.node, event, &mut suspects);
             }

@@ -5,6 +5,7 @@
 //! follows from claims (see [`crate::cluster`]), how a peer is asked (see [`crate::slow`]).
 
 mod cluster;
+mod learned;
 mod peers;
 mod stations;
 
@@ -216,7 +217,7 @@ impl Control {
             self.mesh.members_due.get_or_insert(now);
         }
         let Cluster { members, stations, .. } = cluster;
-        stations.due(now, |name| members.is_listed(name));
+        stations.due(now, |name| members.is_lost(name));
         self.clear_reports();
         self.carry_out_stations(now);
         self.refresh_stations(now);

@@ -39,7 +39,10 @@ impl Control {
         }
         let Some(cluster) = &self.mesh.cluster else { return };
         let vnis: BTreeSet<Vni> = file.vnis().map(|(_, vni)| vni).collect();
-        for (name, record, _) in cluster.members.iter() {
+        let mut members: Vec<_> = cluster.members.iter().collect();
+        // Of two with one address the last counts: one that the store lists, and of those the younger.
+        members.sort_by_key(|(_, record, stale)| (!stale, record.boot));
+        for (name, record, _) in members {
             let Some(address) = common_address(&underlay.addresses(), record) else {
                 // Where there is no local address yet, that is told already.
                 if underlay.waiting.is_empty() && !underlay.addresses().is_empty() {
@@ -56,11 +59,10 @@ impl Control {
                 ));
                 continue;
             }
-            let peer = peers.entry(address).or_insert_with(|| {
-                let mut peer = wish.peer(address, PeerSource::Cluster);
-                peer.mtu = Some(record.mtu);
-                peer
-            });
+            let peer = peers.entry(address).or_insert_with(|| wish.peer(address, PeerSource::Cluster));
+            if peer.source == PeerSource::Cluster {
+                (peer.mtu, peer.name) = (Some(record.mtu), Some(name.to_owned()));
+            }
             peer.name.get_or_insert_with(|| name.to_owned());
             peer.node = Some(name.to_owned());
             peer.udp_port = Some(record.udp_port);
@@ -134,6 +136,20 @@ impl Control {
         }
     }
 
+    /// Where nobody is to be asked, nobody is down; whether anybody was, or workers knew of a path.
+    pub(in super::super) fn forget_unasked(&mut self) -> bool {
+        if self.file.probe {
+            return false;
+        }
+        let forgotten = self.running.peers.values_mut().fold(false, |any, peer| peer.forget() | any);
+        if let Some(cluster) = &mut self.mesh.cluster {
+            for node in std::mem::take(&mut cluster.suspected) {
+                cluster.etcd.delete(cluster.keys.suspect(&node, &self.node));
+            }
+        }
+        forgotten
+    }
+
     /// Tells the prober whose frames came in since the last time.
     pub(super) fn listen(&mut self, now: Instant) {
         if self.mesh.probed.is_empty() || now < self.mesh.next_listening {
@@ -161,7 +177,10 @@ impl Control {
         mtu: Option<u16>,
         rtt: Option<Duration>,
     ) -> bool {
-        let Some(peer) = self.running.peers.get_mut(&address) else { return false };
+        // What was found out just before nobody was to be asked any more comes too late.
+        let Some(peer) = self.running.peers.get_mut(&address).filter(|_| self.file.probe) else {
+            return false;
+        };
         let (before, mtu_before) = (peer.state, peer.mtu());
         (peer.state, peer.probed_mtu, peer.rtt) = (state, mtu, rtt);
         if peer.mtu() != mtu_before {

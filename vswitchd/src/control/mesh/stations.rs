@@ -45,23 +45,32 @@ impl Control {
         let name = is_local(event.port).then(|| self.running.name_of(event.port));
         let member =
             self.running.peers.values().any(|peer| peer.id == event.port && peer.config.node.is_some());
+        let limit = self.learned_limit();
         let Some(cluster) = &mut self.mesh.cluster else { return };
         if let Some(name) = name {
             let configured = cluster.configured.get(&(vni, event.mac));
-            let addresses = configured.map(|station| station.addresses.clone()).unwrap_or_default();
-            cluster.learned.insert((vni, event.mac), event.port);
-            cluster.stations.local(now, vni, event.mac, &addresses, &name);
+            let noted = cluster.learned.insert((vni, event.mac), event.port, limit);
+            if noted || configured.is_some() {
+                let addresses = configured.map(|station| station.addresses.clone()).unwrap_or_default();
+                cluster.stations.local(now, vni, event.mac, &addresses, &name);
+            }
         } else if event.from.is_some_and(is_local) {
             // Of members' stations their claims tell; a frame that was under way while one moved tells nothing.
             if member {
                 cluster.contested.insert((vni, event.mac));
             } else {
-                cluster.learned.remove(&(vni, event.mac));
+                cluster.learned.remove((vni, event.mac));
                 cluster.configured.remove(&(vni, event.mac));
                 cluster.stations.local_gone(vni, event.mac);
             }
         }
         self.carry_out_stations(now);
+    }
+
+    /// How many stations a port may have that nobody configured.
+    fn learned_limit(&self) -> u32 {
+        let table = &self.file.mac_table;
+        table.port_limit.min(table.limit)
     }
 
     /// The slow path saw a station use an address.
@@ -75,12 +84,23 @@ impl Control {
     ) {
         let name = self.running.ports.iter().find(|(_, running)| running.id == port);
         let Some(name) = name.map(|(name, _)| name.clone()) else { return };
+        // Whom the MAC table does not take, or has elsewhere by now, is not remembered by way of its addresses either.
+        let macs = &self.running.macs;
+        if macs.lookup(now, segment, mac).is_none() {
+            learn(macs, now, segment, mac, port);
+        }
+        if macs.lookup(now, segment, mac) != Some(port) {
+            return;
+        }
         let vni = self.running.setup.topology.vni_of(segment);
+        let limit = self.learned_limit();
         let Some((vni, cluster)) = vni.zip(self.mesh.cluster.as_mut()) else {
             // Nobody else is to know.
             return self.directory.set_neighbour(segment, ip, mac, port);
         };
-        cluster.stations.local(now, vni, mac, &[ip], &name);
+        if cluster.learned.insert((vni, mac), port, limit) || cluster.configured.contains_key(&(vni, mac)) {
+            cluster.stations.local(now, vni, mac, &[ip], &name);
+        }
         self.carry_out_stations(now);
     }
 
@@ -119,8 +139,10 @@ impl Control {
             wanted.insert((vni, port.config.mac_for(&self.node)), station);
         }
         let topology = &self.running.setup.topology;
+        let up = self.running.ports.values().filter(|port| port.link.is_some());
+        let up: BTreeSet<PortId> = up.map(|port| port.id).collect();
         let carries = |id: PortId, vni: Vni| {
-            let segment = topology.segment_of(vni);
+            let segment = topology.segment_of(vni).filter(|_| up.contains(&id));
             segment.is_some_and(|segment| {
                 topology.port(id).is_some_and(|port| carries_vlan(&port.attachment, segment.vlan()))
             })
@@ -129,12 +151,12 @@ impl Control {
         let gone: Vec<(Vni, Mac)> = cluster
             .learned
             .iter()
-            .filter(|((vni, _), port)| !carries(**port, *vni))
-            .map(|(key, _)| *key)
+            .filter(|((vni, _), port)| !carries(*port, *vni))
+            .map(|(key, _)| key)
             .chain(cluster.configured.keys().filter(|key| !wanted.contains_key(*key)).copied())
             .collect();
         for (vni, mac) in gone {
-            cluster.learned.remove(&(vni, mac));
+            cluster.learned.remove((vni, mac));
             cluster.stations.local_gone(vni, mac);
         }
         for ((vni, mac), station) in &wanted {
@@ -150,13 +172,15 @@ impl Control {
         self.carry_out_stations(now);
     }
 
-    /// Learned stations that the MAC table has forgotten are taken back; `known` are those that it has.
-    pub(in super::super) fn forget_silent_stations(
+    /// Learned stations that the MAC table has forgotten are taken back, and those that it has and nobody told of are
+    /// claimed, unless somebody else does; `known` are those that it has.
+    pub(in super::super) fn follow_learned_stations(
         &mut self,
         known: &std::collections::HashMap<(Segment, Mac), PortId>,
         now: Instant,
     ) {
         let topology = Arc::clone(&self.running.setup.topology);
+        let limit = self.learned_limit();
         let Some(cluster) = &mut self.mesh.cluster else { return };
         let silent: Vec<(Vni, Mac)> = cluster
             .learned
@@ -165,11 +189,23 @@ impl Control {
                 let place = topology.segment_of(*vni).and_then(|segment| known.get(&(segment, *mac)));
                 place != Some(port) && !cluster.configured.contains_key(&(*vni, *mac))
             })
-            .map(|(key, _)| *key)
+            .map(|(key, _)| key)
             .collect();
         for (vni, mac) in silent {
-            cluster.learned.remove(&(vni, mac));
+            cluster.learned.remove((vni, mac));
             cluster.stations.local_gone(vni, mac);
+        }
+        for ((segment, mac), port) in known {
+            if let Some(vni) = topology.vni_of(*segment)
+                && topology.port(*port).is_some_and(|port| port.tunnel().is_none())
+                && cluster.stations.get(vni, *mac).is_none()
+            {
+                let name = self.running.ports.iter().find(|(_, running)| running.id == *port);
+                let Some((name, _)) = name else { continue };
+                if cluster.learned.insert((vni, *mac), *port, limit) {
+                    cluster.stations.local(now, vni, *mac, &[], name);
+                }
+            }
         }
         self.carry_out_stations(now);
     }
@@ -279,7 +315,10 @@ impl Control {
         };
         let port = if at.node == self.node {
             let running = self.running.ports.get(at.port).filter(|port| port.link.is_some());
-            running.map(|port| port.id)
+            // One that is here because it spoke must go on speaking: else nobody ever forgot it.
+            let configured = cluster.configured.contains_key(&(vni, mac));
+            let elsewhere = |id| macs.lookup(now, segment, mac).is_some_and(|at| at != id);
+            running.map(|port| port.id).filter(|id| configured || elsewhere(*id))
         } else {
             places.get(at.node).copied()
         };
