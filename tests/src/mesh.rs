@@ -22,7 +22,7 @@ pub use stream::Stream;
 use crate::lab::{Deadline, Lab, check, until};
 use crate::node::{Fleet, Node, PATIENCE};
 use std::fmt::Write as _;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::Command;
 use std::time::Duration;
 
@@ -48,6 +48,13 @@ impl Subnet {
 pub enum Membership {
     /// Every address that a node may have is in the file.
     Static,
+    /// The name of every node is.
+    Named {
+        /// The names.
+        names: Vec<String>,
+        /// Who knows their addresses.
+        server: IpAddr,
+    },
     /// Through etcd at this URL, under this prefix, with a lease of so many seconds.
     Cluster {
         /// Where etcd is.
@@ -102,6 +109,7 @@ impl Plan {
                 let address = if self.underlay.contains(&PREFIX) { v4 } else { v6 };
                 writeln!(text, "\n[mesh]\npeers = [\"{}-{}\"]", address(1), address(self.nodes))
             }
+            Membership::Named { names, .. } => writeln!(text, "\n[mesh]\npeers = {names:?}"),
             Membership::Cluster { etcd, prefix, lease } => {
                 writeln!(text, "\n[cluster]\netcd = [{etcd:?}]\nprefix = {prefix:?}\nlease = {lease}")
             }
@@ -192,7 +200,11 @@ impl Mesh {
         if plan.v6 {
             underlay.with_ipv6();
         }
-        Self { nodes: (0..plan.nodes).map(|_| None).collect(), fleet: Fleet::new(&plan.toml()), underlay }
+        let fleet = Fleet::new(&plan.toml());
+        if let Membership::Named { server, .. } = &plan.membership {
+            fleet.resolve_by(*server);
+        }
+        Self { nodes: (0..plan.nodes).map(|_| None).collect(), fleet, underlay }
     }
 
     /// Puts another file in place of the one that nodes run from; those that run keep what they have read.

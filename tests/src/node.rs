@@ -182,6 +182,15 @@ impl Fleet {
         std::fs::write(self.file(), format!("{toml}{control}")).expect("the directory is there");
     }
 
+    /// Has the daemons that start from now on ask this server for names, and not wait long where nobody answers.
+    ///
+    /// # Panics
+    /// When the fleet's directory cannot be written.
+    pub fn resolve_by(&self, server: IpAddr) {
+        let text = format!("nameserver {server}\noptions timeout:1 attempts:1\n");
+        std::fs::write(self.directory.join("resolv.conf"), text).expect("the directory is there");
+    }
+
     /// Starts the daemon of the node called `name` inside `namespace`, and waits until it is ready.
     ///
     /// # Panics
@@ -203,7 +212,10 @@ impl Fleet {
         std::fs::create_dir_all(&directory).expect("the directory is there");
         let mut command = namespace.command("sh");
         // `ip netns exec` has given the process a mount namespace of its own.
-        command.args(["-c", r#"mount --bind "$0" "$1" && shift && exec "$@""#]);
+        let names = self.directory.join("resolv.conf");
+        let names =
+            if names.exists() { r#"mount --bind "$0/../resolv.conf" /etc/resolv.conf && "# } else { "" };
+        command.arg("-c").arg(format!(r#"{names}mount --bind "$0" "$1" && shift && exec "$@""#));
         command.arg(&directory).arg(self.directory.join("own"));
         command.arg(under_test("vswitchd")).arg("--config").arg(self.file()).args(["--node", name]);
         Node { daemon: Daemon::spawn(&mut command), socket: directory.join("control.sock") }

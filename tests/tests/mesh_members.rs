@@ -5,7 +5,7 @@
 use std::time::Duration;
 use vswitch_tests::lab::{Stopwatch, until};
 use vswitch_tests::mesh::{
-    Cluster, Flood, Hearing, Membership, Plan, Subnet, etcd_url, in_cluster, membership, v4, without,
+    CLUSTER, Cluster, Flood, Hearing, Membership, Plan, Subnet, etcd_url, in_cluster, membership, v4, without,
 };
 use vswitch_tests::node::PATIENCE;
 
@@ -163,6 +163,40 @@ fn a_node_that_comes_back_at_once_is_the_same_node_to_all() {
         });
         for n in 1..=4 {
             cluster.until_peers(n, &without(&[1, 2, 3, 4], n), "up");
+        }
+    });
+}
+
+#[test]
+fn a_name_that_an_address_had_before_does_not_stand_before_the_one_that_it_has() {
+    let test = "a_name_that_an_address_had_before_does_not_stand_before_the_one_that_it_has";
+    in_cluster(test, &Plan::new(3, membership()), |_lab, mut cluster| {
+        cluster.start(&[1, 2, 3]);
+        cluster.until_stations(&[1, 2, 3]);
+        let named = |name: &str| {
+            let row = |row: &serde_json::Value| row["address"] == *v4(3).to_string() && row["node"] == *name;
+            let rows = cluster.rows(1, "peer.list");
+            rows.len() == 2 && rows.iter().any(row)
+        };
+        // An earlier life of the third node, and one that seems to be later; each is gone at once.
+        for (boot, stands) in [(1, "node-3"), (9_000_000_000_000_u64, "zz")] {
+            let record = format!(
+                r#"{{"addresses":["{}"],"port":4789,"mtu":1500,"boot":{boot},"version":"0","vnis":[10010]}}"#,
+                v4(3)
+            );
+            cluster.store.put(&format!("{CLUSTER}/v1/nodes/zz"), &record);
+            until("it to be a member", PATIENCE, || {
+                let status = cluster.mesh.node(1).call("status", &serde_json::Value::Null).ok()?;
+                (status["cluster_members"] == 3).then_some(())
+            });
+            until("the member to be carried out", PATIENCE, || named(stands).then_some(()));
+            cluster.store.delete(&format!("{CLUSTER}/v1/nodes/zz"));
+            until("it to be forgotten though the address answers", PATIENCE, || {
+                let status = cluster.mesh.node(1).call("status", &serde_json::Value::Null).ok()?;
+                (status["cluster_members"] == 2 && named("node-3")).then_some(())
+            });
+            cluster.until_stations(&[1, 2, 3]);
+            cluster.pods.until_all_reach(1, &[1, 2, 3], PATIENCE);
         }
     });
 }
