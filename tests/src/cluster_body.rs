@@ -207,6 +207,7 @@ impl Scene {
         match self.parse(key) {
             Some(Key::Node(name)) => {
                 self.members.deleted(&name);
+                self.rival &= name != ME;
                 self.nodes.entry(name).and_modify(|node| node.1 = false);
             }
             Some(Key::Station { vni, mac, node }) => {

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 use vswitch_tests::lab::{Stopwatch, until};
 use vswitch_tests::mesh::{
-    CLUSTER, Cluster, LEASE, Plan, Station, Stream, in_cluster, membership, v4, without,
+    CLUSTER, Cluster, LEASE, Membership, Plan, Station, Stream, in_cluster, membership, v4, without,
 };
 use vswitch_tests::node::PATIENCE;
 
@@ -124,6 +124,26 @@ fn etcd_that_comes_back_empty_is_filled_again_and_costs_no_frame() {
         cluster.mesh.end(NODES, "TERM");
         cluster.start(&[NODES]);
         cluster.until_stations(&all());
+    });
+}
+
+#[test]
+fn a_cluster_that_is_reached_in_another_way_by_reload_costs_no_frame() {
+    let test = "a_cluster_that_is_reached_in_another_way_by_reload_costs_no_frame";
+    in_cluster(test, &Plan::new(NODES, membership()), |_lab, mut cluster| {
+        cluster.start(&all());
+        cluster.until_stations(&all());
+        let stream = ring(&cluster);
+        let Membership::Cluster { etcd, prefix, lease } = membership() else { unreachable!() };
+        cluster.mesh.write(&Plan::new(NODES, Membership::Cluster { etcd, prefix, lease: lease + 1 }));
+        all().iter().for_each(|n| drop(cluster.mesh.node(*n).ctl("reload")));
+        up(&cluster);
+        cluster.until_stations(&all());
+        assert!(stream.stop() > 0);
+        for n in all() {
+            let others: Vec<usize> = without(&all(), n);
+            cluster.until_peers(n, &others, "up");
+        }
     });
 }
 

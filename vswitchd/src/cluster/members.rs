@@ -62,6 +62,9 @@ impl Members {
 
     /// The store does not have the node's record any more. It stays a member while it lives: see [`Self::missed`].
     pub fn deleted(&mut self, name: &str) {
+        if name == self.name {
+            self.rival = None;
+        }
         if let Some(member) = self.members.get_mut(name) {
             member.stale = true;
         }

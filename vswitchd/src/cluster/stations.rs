@@ -340,6 +340,19 @@ impl Stations {
         owners.max().map(|(.., mac)| mac.0)
     }
 
+    /// This node's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// This node's own claims.
+    pub fn own(&self) -> impl Iterator<Item = (Vni, Mac, &StationRecord)> {
+        self.claims
+            .iter()
+            .filter_map(|((vni, mac), claims)| Some((*vni, *mac, &claims.get(&self.name)?.record)))
+    }
+
     /// Every station that is claimed.
     pub fn macs(&self) -> impl ExactSizeIterator<Item = (Vni, Mac)> {
         self.claims.keys().copied()

@@ -10,8 +10,9 @@ use crate::cluster::{
 };
 use crate::config;
 use crate::observe::log;
+use crate::slow::PeerState;
 use crossbeam_channel::{Receiver, bounded};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use vswitch_core::{Instant, Mac, Vni};
@@ -44,6 +45,8 @@ pub(in super::super) struct Cluster {
     /// Stations that were seen on two nodes at once, each in a sentence.
     pub(super) duplicates: BTreeMap<(Vni, Mac), (Instant, String)>,
     pub(super) next_refresh: Instant,
+    /// Members that the store has lost, since when.
+    lost: BTreeMap<String, Instant>,
     /// Stations that a frame has just put elsewhere than their claim does.
     pub(super) contested: BTreeSet<(Vni, Mac)>,
 }
@@ -84,11 +87,56 @@ impl Cluster {
             suspected: BTreeSet::new(),
             duplicates: BTreeMap::new(),
             next_refresh: Instant::ZERO,
+            lost: BTreeMap::new(),
             contested: BTreeSet::new(),
             config,
         };
         cluster.watch();
         Ok(cluster)
+    }
+
+    /// Goes on by other means: what is known stays, and what this node said it says again.
+    pub(super) fn reach_by(
+        &mut self,
+        config: config::Cluster,
+        wake: Arc<dyn Fn() + Send + Sync>,
+    ) -> Result<(), String> {
+        let (sender, events) = bounded(EVENTS);
+        // The old connection ends here, and its lease with it; what is written under the new one stays.
+        self.etcd = Etcd::start(&config, sender, wake).map_err(|error| error.to_string())?;
+        (self.events, self.config, self.told) = (events, config, None);
+        self.away = Some("waiting for the store".to_owned());
+        for (vni, mac, record) in self.stations.own() {
+            self.etcd.put(self.keys.station(vni, mac, self.stations.name()), record.to_json());
+        }
+        for node in &self.suspected {
+            let boot = self.members.get(node).map_or(0, |record| record.boot);
+            self.etcd.put(self.keys.suspect(node, self.stations.name()), SuspectRecord { boot }.to_json());
+        }
+        self.watch();
+        Ok(())
+    }
+
+    /// Lets go of members that the store has lost and that do not live; where nobody knows whether they do, after two
+    /// leases. Whether there were any.
+    pub(super) fn let_go(&mut self, now: Instant, states: &HashMap<&str, PeerState>) -> bool {
+        let lost: BTreeMap<String, Instant> = self
+            .members
+            .iter()
+            .filter(|(.., stale)| *stale)
+            .map(|(name, ..)| (name.to_owned(), self.lost.get(name).copied().unwrap_or(now)))
+            .collect();
+        let patience = Duration::from_secs(self.config.lease.into()) * 2;
+        let gone = self.members.missed(|name| match states.get(name) {
+            Some(PeerState::Up) => true,
+            Some(PeerState::Down) => false,
+            Some(PeerState::Unknown) | None => {
+                lost.get(name).is_some_and(|since| now.since(*since) < patience)
+            }
+        });
+        self.lost = lost;
+        gone.iter().for_each(|name| self.stations.node_gone(name));
+        !gone.is_empty()
     }
 
     /// Why the store does not answer; `None` while it does.

@@ -191,9 +191,14 @@ impl Control {
         if running == self.file.cluster.as_ref() {
             return;
         }
-        // First the old one: the new one may be the same store, where it says the same of us.
-        self.mesh.cluster = None;
         self.mesh.refused = None;
+        if let (Some(cluster), Some(wish)) = (&mut self.mesh.cluster, &self.file.cluster)
+            && cluster.prefix() == wish.prefix
+        {
+            self.mesh.refused = cluster.reach_by(wish.clone(), Arc::clone(&self.mesh.wake)).err();
+            return;
+        }
+        self.mesh.cluster = None;
         let Some(wish) = &self.file.cluster else { return };
         match Cluster::join(wish.clone(), &self.node, Arc::clone(&self.mesh.wake)) {
             Ok(cluster) => self.mesh.cluster = Some(cluster),
@@ -203,17 +208,14 @@ impl Control {
 
     /// What is due by the clock alone: members that are missed, reports and claims that are old.
     pub(super) fn mesh_is_due(&mut self, now: Instant) {
-        let alive: HashMap<&str, PeerState> = self
+        let states: HashMap<&str, PeerState> = self
             .running
             .peers
             .values()
             .filter_map(|peer| Some((peer.config.node.as_deref()?, peer.state)))
             .collect();
         let Some(cluster) = &mut self.mesh.cluster else { return };
-        let up = |name: &str| alive.get(name) == Some(&PeerState::Up);
-        let gone = cluster.members.missed(up);
-        gone.iter().for_each(|name| cluster.stations.node_gone(name));
-        if !gone.is_empty() {
+        if cluster.let_go(now, &states) {
             self.mesh.members_due.get_or_insert(now);
         }
         let Cluster { members, stations, .. } = cluster;

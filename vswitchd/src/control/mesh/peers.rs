@@ -130,10 +130,19 @@ impl Control {
             told.push(Probed { peer: probe, link: Arc::downgrade(link), id: peer.id });
             peers.push((probe, Arc::clone(link)));
         }
-        if !told.iter().eq(&self.mesh.probed) {
-            self.mesh.probed = told;
-            self.slow.set_peers(peers);
+        if told.iter().eq(&self.mesh.probed) {
+            return;
         }
+        // Over a way that has changed it is asked again at once.
+        let before: BTreeMap<IpAddr, &Probed> =
+            self.mesh.probed.iter().map(|probed| (probed.peer.address, probed)).collect();
+        let changed = told.iter().filter(|probed| {
+            before.get(&probed.peer.address).is_some_and(|before| !before.link.ptr_eq(&probed.link))
+        });
+        let changed: Vec<IpAddr> = changed.map(|probed| probed.peer.address).collect();
+        self.mesh.probed = told;
+        self.slow.set_peers(peers);
+        changed.into_iter().for_each(|address| self.slow.suspect(address));
     }
 
     /// Where nobody is to be asked, nobody is down; whether anybody was, or workers knew of a path.

@@ -55,12 +55,12 @@ impl Control {
                 cluster.stations.local(now, vni, event.mac, &addresses, &name);
             }
         } else if event.from.is_some_and(is_local) {
-            // Of members' stations their claims tell; a frame that was under way while one moved tells nothing.
-            if member {
+            // Of members' stations their claims tell, and of our own pods the configuration; a frame that was under way
+            // while one moved tells nothing.
+            if member || cluster.configured.contains_key(&(vni, event.mac)) {
                 cluster.contested.insert((vni, event.mac));
             } else {
                 cluster.learned.remove((vni, event.mac));
-                cluster.configured.remove(&(vni, event.mac));
                 cluster.stations.local_gone(vni, event.mac);
             }
         }
