@@ -31,9 +31,10 @@ fn flow(stream: &Stream, time: Duration) {
     });
 }
 
-/// Longer than every lease lasts.
+/// For how long etcd is away: longer than every lease lasts, or as many seconds as VSWITCH_OUTAGE says.
 fn leases() -> Duration {
-    Duration::from_secs(u64::from(LEASE) * 3)
+    let outage = std::env::var("VSWITCH_OUTAGE").map(|seconds| seconds.parse().expect("a number of seconds"));
+    Duration::from_secs(outage.unwrap_or_else(|_| u64::from(LEASE) * 3))
 }
 
 fn down(cluster: &Cluster) {

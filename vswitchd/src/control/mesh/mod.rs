@@ -15,8 +15,7 @@ use stations::Announced;
 use super::daemon::Control;
 use super::source::dns::Names;
 use crate::config;
-use crate::datapath::PortLink;
-use crate::datapath::clock;
+use crate::datapath::{PortLink, clock};
 use crate::observe::log;
 use crate::slow::{PeerState, ProbePeer};
 use crossbeam_channel::{Receiver, unbounded};
@@ -234,13 +233,8 @@ impl Control {
             self.mesh.members_due = Some(self.mesh.last_members.after(MEMBERS_PAUSE).max(now));
         }
         self.listen(now);
-        if self
-            .mesh
-            .cluster
-            .as_ref()
-            .and_then(|cluster| cluster.stations.next_due())
-            .is_some_and(|due| due <= now)
-        {
+        let claims = self.mesh.cluster.as_ref().and_then(|cluster| cluster.stations.next_due());
+        if claims.is_some_and(|due| due <= now) {
             self.mesh_is_due(now);
         }
         let due = self.mesh.members_due.is_some_and(|due| due <= now);
