@@ -67,6 +67,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`wire`] | bytes: Ethernet, tags, VXLAN, IP, checksums |
+//! | [`policer`] | how much may pass |
 //! | [`port`] | ports, VLAN modes, segments, tunnels |
 //! | [`frame`] | what arrived ([`Batch`]) and what leaves ([`TxList`]) |
 //! | [`mac_table`] | who is where, shared by all workers |
@@ -91,6 +92,7 @@ extern crate alloc;
 pub mod frame;
 pub mod mac_table;
 pub mod offload;
+pub mod policer;
 pub mod port;
 pub mod switch;
 pub mod time;

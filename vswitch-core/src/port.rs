@@ -3,12 +3,15 @@
 //! A port is an access, trunk, native or 802.1Q-tunnel port as Open vSwitch defines them, or a tunnel to a
 //! remote node. Not here: the operating system's thing behind a port (a link), nor any frame.
 
+use crate::policer::Policer;
+use crate::wire::ethernet::Mac;
 use crate::wire::vlan::{TPID_STAG, Vlan};
 use crate::wire::vxlan::Vni;
 use alloc::boxed::Box;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// A port's number: dense, chosen by whoever configures the switch, and not given to another port before
 /// every worker has let go of the old one.
@@ -265,6 +268,57 @@ impl Group {
     pub const MESH: Self = Self(1);
 }
 
+/// As whom the station behind a port may speak, and nobody else: the port is guarded against spoofing.
+///
+/// What is held against it: the source MAC of every frame; sender and probed address of ARP (RFC 826, RFC 5227); the
+/// source of IPv4 and IPv6; targets and link-layer addresses of Neighbor Discovery (RFC 4861). Beyond its own addresses
+/// it has the link-local one of its MAC (RFC 4291, appendix A), may look for an address by DHCP, ask for its own before it
+/// has them (RFC 4862 §5.4), and tell of its groups (RFC 3810). It is no DHCP server and no router.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Guard {
+    /// Its MAC address.
+    pub mac: Mac,
+    /// Its addresses, each with how many of its bits count: all, 32 or 128, where it is one address; fewer for all
+    /// addresses that begin alike. None: it may speak no IP but what a station without an address says.
+    pub addresses: Vec<(IpAddr, u8)>,
+}
+
+impl Guard {
+    /// Whether `address` is among the addresses. One that no single station has never is: unspecified, multicast or
+    /// broadcast.
+    #[must_use]
+    pub fn allows(&self, address: IpAddr) -> bool {
+        let is_one = !address.is_unspecified() && !address.is_multicast() && address != Ipv4Addr::BROADCAST;
+        is_one && self.addresses.iter().any(|(own, len)| begin_alike(*own, address, *len))
+    }
+
+    /// The link-local address that a station makes of its MAC address (RFC 4291 §2.5.6 and appendix A).
+    #[must_use]
+    pub fn link_local(&self) -> Ipv6Addr {
+        let [a, b, c, d, e, f] = self.mac.bytes();
+        let id = [a ^ 2, b, c, 0xff, 0xfe, d, e, f];
+        Ipv6Addr::from(0xfe80_u128 << 112 | u128::from(u64::from_be_bytes(id)))
+    }
+}
+
+fn begin_alike(a: IpAddr, b: IpAddr, len: u8) -> bool {
+    let differ = match (a, b) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => (a.to_bits() ^ b.to_bits()).leading_zeros(),
+        (IpAddr::V6(a), IpAddr::V6(b)) => (a.to_bits() ^ b.to_bits()).leading_zeros(),
+        _ => return false,
+    };
+    differ >= u32::from(len)
+}
+
+/// How much may pass a port, each way; `None` where there is no limit. Two ports that are given the same one share it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Policers {
+    /// Of frames from the port into the switch.
+    pub ingress: Option<Arc<Policer>>,
+    /// Of frames that leave by the port.
+    pub egress: Option<Arc<Policer>>,
+}
+
 /// Everything the switch must know of a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Port {
@@ -282,6 +336,10 @@ pub struct Port {
     pub mtu: u16,
     /// How many learned MAC entries it may hold; `None` for no limit of its own.
     pub mac_limit: Option<u32>,
+    /// As whom who is behind it may speak; `None` for whoever it likes. Not read of a tunnel.
+    pub guard: Option<Arc<Guard>>,
+    /// How much may pass it. Not read of a tunnel.
+    pub policers: Policers,
 }
 
 impl Port {
@@ -296,6 +354,8 @@ impl Port {
             group: Group::NONE,
             mtu: 1500,
             mac_limit: None,
+            guard: None,
+            policers: Policers { ingress: None, egress: None },
         }
     }
 
@@ -348,6 +408,31 @@ mod tests {
         assert!(VlanSet::all().has_every_vid());
         let set: VlanSet = [1, 64, 4094].into_iter().filter_map(Vlan::new).collect();
         assert_eq!(set.iter().map(Vlan::get).collect::<Vec<_>>(), [1, 64, 4094]);
+    }
+
+    #[test]
+    fn a_guard_allows_its_own_addresses_and_ranges_and_what_nobody_has_never() {
+        let guard = |addresses: &[(&str, u8)]| Guard {
+            mac: "02:00:00:0a:0b:0c".parse().unwrap(),
+            addresses: addresses.iter().map(|(address, len)| (address.parse().unwrap(), *len)).collect(),
+        };
+        let one = guard(&[("10.0.0.2", 32), ("fd00::2", 128), ("192.0.2.0", 24)]);
+        let all = guard(&[("0.0.0.0", 0), ("::", 0)]);
+        for (address, is_one) in [
+            ("10.0.0.2", true),
+            ("10.0.0.3", false),
+            ("fd00::2", true),
+            ("fd00::3", false),
+            ("192.0.2.9", true),
+        ] {
+            assert_eq!(one.allows(address.parse().unwrap()), is_one, "{address}");
+            assert!(all.allows(address.parse().unwrap()), "{address}");
+        }
+        for nobody in ["0.0.0.0", "::", "224.0.0.1", "ff02::1", "255.255.255.255"] {
+            assert!(!all.allows(nobody.parse().unwrap()), "{nobody}");
+        }
+        assert!(!guard(&[("::", 0)]).allows("10.0.0.2".parse().unwrap()));
+        assert_eq!(one.link_local(), "fe80::ff:fe0a:b0c".parse::<Ipv6Addr>().unwrap());
     }
 
     #[test]

@@ -49,6 +49,24 @@ drop_reasons! {
     VlanNotTrunked = "vlan_not_trunked", "the trunk that the frame arrived on does not carry its VLAN";
     /// A customer VLAN the tunnel port does not admit.
     CvlanNotAllowed = "cvlan_not_allowed", "the customer VLAN is not among the port's cvlans";
+    /// A guarded port's frame from another MAC address.
+    SpoofedMac = "spoofed_mac", "the source MAC is not the port's, and anti_spoof is on";
+    /// A guarded port's ARP for another station.
+    SpoofedArp = "spoofed_arp", "the ARP message speaks for another station, and anti_spoof is on";
+    /// A guarded port's IPv4 from another address.
+    SpoofedIpv4 = "spoofed_ipv4", "the IPv4 source is not among the port's addresses, and anti_spoof is on";
+    /// A guarded port's IPv6 from another address.
+    SpoofedIpv6 = "spoofed_ipv6", "the IPv6 source is not among the port's addresses, and anti_spoof is on";
+    /// A guarded port's Neighbor Discovery for another station.
+    SpoofedNd = "spoofed_nd", "the Neighbor Discovery message speaks for another station, and anti_spoof is on";
+    /// A guarded port that acts as a DHCP server.
+    DhcpServer = "dhcp_server", "a DHCP server's message from a port with anti_spoof";
+    /// A guarded port that acts as a router.
+    RouterAdvertisement = "router_advertisement", "a router's message, advertisement or redirect, from a port with anti_spoof";
+    /// More than `ingress_policing_rate` from a port.
+    Policed = "policed", "the port sends more than its ingress_policing_rate";
+    /// More than `egress_policing_rate` towards a port.
+    PolicedEgress = "policed_egress", "the port is sent more than its egress_policing_rate";
     /// No such port in this configuration.
     NoSuchPort = "no_such_port", "the port it arrived on is not configured";
     /// The destination is behind the port the frame came from.
@@ -99,6 +117,7 @@ impl DropReason {
         !matches!(
             self,
             Self::VlanNotOnEgress
+                | Self::PolicedEgress
                 | Self::TooBig
                 | Self::LinkDown
                 | Self::TxFull
@@ -171,7 +190,7 @@ mod tests {
     fn every_reason_has_its_own_name_and_place() {
         for (at, reason) in DropReason::ALL.iter().enumerate() {
             assert_eq!(reason.index(), at);
-            assert!(reason.name().bytes().all(|b| b.is_ascii_lowercase() || b == b'_'));
+            assert!(reason.name().bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'));
             assert_eq!(DropReason::ALL.iter().filter(|other| other.name() == reason.name()).count(), 1);
             assert!(!reason.text().is_empty());
         }

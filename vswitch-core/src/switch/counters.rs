@@ -51,7 +51,7 @@ struct Passed {
 }
 
 /// Everything one worker counts.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counters {
     /// By port, both of one length.
     passed: Vec<Passed>,
@@ -68,6 +68,21 @@ pub struct Counters {
     pub learn_full: u64,
     /// Learning events that nobody fetched in time.
     pub events_lost: u64,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self {
+            passed: Vec::new(),
+            dropped: Vec::new(),
+            no_port: [0; DropReason::COUNT],
+            learned: 0,
+            moved: 0,
+            learn_busy: 0,
+            learn_full: 0,
+            events_lost: 0,
+        }
+    }
 }
 
 impl Counters {

@@ -46,8 +46,14 @@ pub(crate) struct Edge {
     pub(crate) kind: Kind,
     pub(crate) shows: PriorityTags,
     pub(crate) is_access: bool,
-    /// An access port or trunk that shows no priority tags.
+    /// An access port or trunk that shows no priority tags and takes whatever there is.
     pub(crate) is_simple: bool,
+    /// An access port or trunk from which whatever its VLANs allow is let in.
+    pub(crate) enters_plainly: bool,
+    /// Not a tunnel, and guarded or policed where frames enter.
+    pub(crate) is_watched: bool,
+    /// Not a tunnel, and policed where frames leave.
+    pub(crate) is_policed: bool,
     pub(crate) inner_vlan: InnerVlan,
 }
 
@@ -65,14 +71,29 @@ impl Edge {
         shows: PriorityTags::No,
         is_access: false,
         is_simple: false,
+        enters_plainly: false,
+        is_watched: false,
+        is_policed: false,
         inner_vlan: InnerVlan::Strip,
     };
 
     pub(crate) fn new(port: &Port, sets: &mut VlanSets) -> Self {
         let (bridge, group, shows) = (port.bridge, port.group, port.priority_tags);
-        let is_simple = shows == PriorityTags::No
-            && matches!(port.attachment, Attachment::Access(_) | Attachment::Trunk { .. });
-        let edge = Self { id: port.id, bridge, group, shows, is_simple, ..Self::ABSENT };
+        let is_local = port.tunnel().is_none();
+        let is_plain = matches!(port.attachment, Attachment::Access(_) | Attachment::Trunk { .. });
+        let is_watched = is_local && (port.guard.is_some() || port.policers.ingress.is_some());
+        let is_policed = is_local && port.policers.egress.is_some();
+        let edge = Self {
+            id: port.id,
+            bridge,
+            group,
+            shows,
+            is_simple: is_plain && shows == PriorityTags::No && !is_policed,
+            enters_plainly: is_plain && !is_watched,
+            is_watched,
+            is_policed,
+            ..Self::ABSENT
+        };
         match &port.attachment {
             Attachment::Access(vlan) => {
                 let own = vlan.get();

@@ -6,6 +6,7 @@
 use super::dress::{Admitted, admit_other, admit_plain};
 use super::edge::{Edge, Kind};
 use super::explain::Step;
+use super::guard::{self, Allowed};
 use super::topology::{BridgeState, Topology};
 use super::{Arrived, Punt, Sink, Tables};
 use crate::frame::Arrival;
@@ -74,8 +75,10 @@ pub(super) fn enter<'a, S: Sink>(
                 return Err(dropped(None, DropReason::NoSuchPort, sink));
             };
             sink.received(id, bytes.len());
-            let entered = if port.kind == Kind::Plain {
+            let entered = if port.enters_plainly {
                 ingress_plain(tables, port, number, arrived, place, sink)
+            } else if port.is_watched {
+                ingress_watched(tables, port, number, arrived, place, sink)
             } else {
                 ingress_other(tables, (port, None), number, arrived, place, sink)
             };
@@ -172,6 +175,30 @@ fn ingress_other<'a, S: Sink>(
     frame.settle(tables, bridge, admitted, place, sink)
 }
 
+/// The same for a port that is guarded or policed, whatever its VLANs.
+#[inline(never)]
+fn ingress_watched<'a, S: Sink>(
+    tables: &Tables<'a>,
+    port: &'a Edge,
+    number: u32,
+    (_, offload, bytes): Arrived<'a>,
+    place: &mut Option<Entered<'a>>,
+    sink: &mut S,
+) -> Result<(), DropReason> {
+    let frame = Candidate { port, bridge: port.bridge, number, base: 0, offload, bytes };
+    let bridge = frame.check(tables, None, sink)?;
+    let sets = &tables.topology.vlan_sets;
+    let admitted = match port.kind {
+        Kind::Plain => admit_plain(port, sets, bridge.config.vlan_limit, bytes)?,
+        _ => admit_other(port, sets, bytes)?,
+    };
+    // What the switch lets in a second time has been looked at; what it says itself is true.
+    if S::ARRIVING {
+        frame.watch(tables.topology, sink)?;
+    }
+    frame.settle(tables, bridge, admitted, place, sink)
+}
+
 impl<'a> Candidate<'a> {
     #[inline(always)]
     fn inner(&self) -> &'a [u8] {
@@ -197,6 +224,26 @@ impl<'a> Candidate<'a> {
         let (dst, src) = ethernet::addresses(frame).ok_or(DropReason::ShortFrame)?;
         sink.note(Step::Addresses { dst, src, tag: vlan::tag_at(frame, ADDRESSES_LEN) });
         tables.topology.bridge(self.bridge).ok_or(DropReason::NoSuchPort)
+    }
+
+    /// What a guarded or policed port adds to the rules of its VLANs.
+    #[inline(never)]
+    fn watch<S: Sink>(&self, topology: &Topology, sink: &mut S) -> Result<(), DropReason> {
+        let Some(port) = topology.port(self.port.id) else { return Ok(()) };
+        if let Some(guard) = &port.guard
+            && let Err(breach) = guard::check(guard, self.inner())
+        {
+            sink.note(Step::Spoofed { port: port.id, breach, guard: Allowed::by(guard) });
+            return Err(breach.reason());
+        }
+        // What is refused for another reason costs nothing of what may pass.
+        match &port.policers.ingress {
+            Some(policer) if !sink.admits(policer, self.inner().len()) => {
+                sink.note(Step::Policed { port: port.id, rate: policer.rate() });
+                Err(DropReason::Policed)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// It has been let in, unless its destination is kept from all.

@@ -4,11 +4,13 @@
 
 use super::dress::Dress;
 use super::enter::Entered;
+use super::guard::{Allowed, Breach};
 use super::leave::write_head;
 use super::{Punt, Sink, Tables, journey};
 use crate::frame::{Arrival, TxList};
 use crate::mac_table::{Learned, MacTable, Refused};
 use crate::offload::Offload;
+use crate::policer::Policer;
 use crate::port::{PortId, Segment};
 use crate::time::Instant;
 use crate::verdict::{DropReason, Verdict, Why};
@@ -53,6 +55,22 @@ pub enum Step {
         segment: Segment,
         /// Its priority in there.
         priority: Priority,
+    },
+    /// It says what who is behind the guarded port may not say.
+    Spoofed {
+        /// The port.
+        port: PortId,
+        /// Which rule it breaks, and by what.
+        breach: Breach,
+        /// What would have been right.
+        guard: Allowed,
+    },
+    /// It is more than the port may send, or be sent, just now.
+    Policed {
+        /// The port.
+        port: PortId,
+        /// What may pass, in kbit/s.
+        rate: u32,
     },
     /// Its VLAN is one in which all is flooded and nothing learned.
     FloodVlan,
@@ -122,6 +140,13 @@ impl Step {
                 let (vlan, pcp, dei) = (segment.vlan(), priority.pcp(), u8::from(priority.dei()));
                 write!(f, "admitted by port {} to VLAN {vlan}, pcp {pcp} dei {dei}", name(*port))
             }
+            Self::Spoofed { port, breach, guard } => {
+                write!(f, "port {} may not say that: {breach}", name(*port))?;
+                write_expected(f, *breach, guard)
+            }
+            Self::Policed { port, rate } => {
+                write!(f, "more than the {rate} kbit/s and the burst that port {} has", name(*port))
+            }
             Self::FloodVlan => f.write_str("the VLAN is among flood_vlans: not learned, flooded"),
             Self::Learned(learned) => match learned {
                 Learned::New => f.write_str("source is new: learned on the arrival port"),
@@ -173,6 +198,63 @@ impl Step {
     }
 }
 
+impl fmt::Display for Breach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SourceMac(mac) => write!(f, "the source MAC is {mac}"),
+            Self::ArpForm => f.write_str("ARP that is not of Ethernet and IPv4, or is cut short"),
+            Self::ArpMac(mac) => write!(f, "the sender of the ARP message has MAC {mac}"),
+            Self::ArpSender(ip) => write!(f, "the sender of the ARP message has address {ip}"),
+            Self::ArpProbe(ip) => write!(f, "the ARP probe wants address {ip}"),
+            Self::Ipv4Form => f.write_str("the headers of IPv4 cannot be read to the end"),
+            Self::Ipv4Source(ip) => write!(f, "the IPv4 source is {ip}"),
+            Self::Ipv6Form => f.write_str("the headers of IPv6 cannot be read to the end in this packet"),
+            Self::Ipv6Source(ip) => write!(f, "the IPv6 source is {ip}"),
+            Self::NdFragment => f.write_str("Neighbor Discovery in fragments"),
+            Self::NdForm => f.write_str("Neighbor Discovery that cannot be read to the end"),
+            Self::NdTarget(ip) => write!(f, "the Neighbor Discovery message claims address {ip}"),
+            Self::NdMac(Some(mac)) => write!(f, "the Neighbor Discovery message names MAC {mac}"),
+            Self::NdMac(None) => f.write_str("the Neighbor Discovery message names no Ethernet address"),
+            Self::DhcpServer(from, to) => write!(f, "UDP from port {from} to port {to} is a DHCP server's"),
+            Self::Router(kind) => write!(f, "ICMPv6 type {kind} is a router's"),
+        }
+    }
+}
+
+/// What would have been right, where something would.
+fn write_expected(f: &mut String, breach: Breach, allowed: &Allowed) -> fmt::Result {
+    let v6 = match breach {
+        Breach::SourceMac(_) | Breach::ArpMac(_) | Breach::NdMac(_) => {
+            return write!(f, "; its own is {}", allowed.mac);
+        }
+        Breach::ArpSender(_) | Breach::ArpProbe(_) | Breach::Ipv4Source(_) => false,
+        Breach::Ipv6Source(_) | Breach::NdTarget(_) => true,
+        _ => return Ok(()),
+    };
+    let mut own =
+        allowed.addresses.iter().flatten().filter(|(address, _)| address.is_ipv6() == v6).peekable();
+    let link_local = v6.then_some(allowed.link_local);
+    if own.peek().is_none() && link_local.is_none() {
+        return f.write_str("; it has none of that family");
+    }
+    f.write_str("; its own are ")?;
+    for (address, len) in own {
+        write!(f, "{address}")?;
+        if *len < if v6 { 128 } else { 32 } {
+            write!(f, "/{len}")?;
+        }
+        f.write_str(", ")?;
+    }
+    if let Some(address) = link_local {
+        write!(f, "{address}, ")?;
+    }
+    if allowed.more > 0 {
+        write!(f, "{} more of both families, ", allowed.more)?;
+    }
+    f.truncate(f.len() - 2);
+    Ok(())
+}
+
 /// A frame or datagram that would leave.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Output {
@@ -221,6 +303,10 @@ impl Sink for Writing<'_> {
 
     fn learn(&mut self, frame: &Entered<'_>) -> Learned {
         self.macs.would_learn(self.now, frame.segment, frame.src.mac(), frame.port.id)
+    }
+
+    fn admits(&mut self, policer: &Policer, bytes: usize) -> bool {
+        policer.would_admit(self.now, bytes)
     }
 
     fn drop(&mut self, port: Option<PortId>, reason: DropReason) {

@@ -299,7 +299,8 @@ fn flood<S: Sink>(
             Err(Refusal::Drop(reason)) => {
                 sink.note(Step::Refused { port: port.id, reason });
                 // Not a listener after all, where only the frame's inner tag tells; else a death, counted once.
-                if reason != DropReason::VlanNotOnEgress {
+                let is_known = reason == DropReason::PolicedEgress && refused.is_some();
+                if reason != DropReason::VlanNotOnEgress && !is_known {
                     refused = Some((frame.dies_at(port, reason), reason));
                 }
             }
@@ -309,7 +310,9 @@ fn flood<S: Sink>(
             }
         }
     }
-    if let Some((at, reason)) = refused {
+    if let Some((at, reason)) = refused
+        && reason != DropReason::PolicedEgress
+    {
         sink.drop(Some(at), reason);
     }
     if let Some(mtu) = too_big {
@@ -349,8 +352,36 @@ fn egress<const MANY: bool, S: Sink>(
         return into_tunnel::<MANY, S>(topology, port, frame, offload, sink);
     }
     let dress = dress(port, &topology.vlan_sets, &frame.admitted).map_err(Refusal::Drop)?;
-    sink.emit::<MANY>(port.id, frame, &dress, shifted(offload, dress.growth())?, 0);
+    let offload = shifted(offload, dress.growth())?;
+    if port.is_policed {
+        policed::<MANY, S>(topology, port.id, frame, &dress, sink)?;
+    }
+    sink.emit::<MANY>(port.id, frame, &dress, offload, 0);
     Ok(())
+}
+
+/// Refuses what is more than the port is to be sent. Where `MANY` hear the frame, each that does not is counted here: it
+/// is the port's affair and not the frame's.
+#[inline(never)]
+fn policed<const MANY: bool, S: Sink>(
+    topology: &Topology,
+    port: PortId,
+    frame: &Entered<'_>,
+    dress: &Dress,
+    sink: &mut S,
+) -> Result<(), Refusal> {
+    let policer = topology.port(port).and_then(|port| port.policers.egress.as_ref());
+    let growth = isize::try_from(dress.growth()).unwrap_or(0);
+    match policer {
+        Some(policer) if !sink.admits(policer, frame.inner().len().saturating_add_signed(growth)) => {
+            sink.note(Step::Policed { port, rate: policer.rate() });
+            if MANY {
+                sink.drop(Some(port), DropReason::PolicedEgress);
+            }
+            Err(Refusal::Drop(DropReason::PolicedEgress))
+        }
+        _ => Ok(()),
+    }
 }
 
 #[inline(always)]

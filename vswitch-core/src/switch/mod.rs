@@ -11,17 +11,20 @@ mod dress;
 mod edge;
 mod enter;
 mod explain;
+mod guard;
 mod leave;
 mod sending;
 mod topology;
 
 pub use counters::{Counters, PortCounters};
 pub use explain::{Explanation, Output, Step};
+pub use guard::{Allowed, Breach};
 pub use topology::{Bridge, Topology, TopologyError};
 
 use crate::frame::{Arrival, Batch, TxList};
 use crate::mac_table::{Learned, MacTable, Moment};
 use crate::offload::Offload;
+use crate::policer::Policer;
 use crate::port::{PortId, Segment};
 use crate::time::Instant;
 use crate::verdict::{DropReason, Verdict, Why};
@@ -141,10 +144,11 @@ impl Worker {
 
     fn run<const ARRIVING: bool>(&mut self, now: Instant, batch: &Batch, tx: &mut TxList) {
         self.punts.clear();
-        let now = self.macs.moment(now);
+        let (clock, now) = (now, self.macs.moment(now));
         let tables = &Tables { topology: &self.topology, macs: &self.macs, now };
         let mut sink = Sending::<ARRIVING> {
             macs: &self.macs,
+            clock,
             now,
             counters: &mut self.counters,
             events: &mut self.events,
@@ -228,6 +232,8 @@ trait Sink {
     fn received(&mut self, port: PortId, bytes: usize);
     /// Notes the frame's source.
     fn learn(&mut self, frame: &Entered<'_>) -> Learned;
+    /// Whether a frame of so many bytes may pass, which then counts as passed.
+    fn admits(&mut self, policer: &Policer, bytes: usize) -> bool;
     fn drop(&mut self, port: Option<PortId>, reason: DropReason);
     fn punt(&mut self, punt: Punt);
     /// The frame leaves by `port` in this dress; by others too, if `many`.

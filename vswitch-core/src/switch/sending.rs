@@ -10,13 +10,16 @@ use super::{EVENTS, Punt, Sink, StationEvent};
 use crate::frame::{Head, TxList, TxRange};
 use crate::mac_table::{Learned, MacTable, Moment, Refused};
 use crate::offload::Offload;
+use crate::policer::Policer;
 use crate::port::PortId;
+use crate::time::Instant;
 use crate::verdict::DropReason;
 use alloc::vec::Vec;
 
 /// Where the journeys of one batch leave their marks; `ARRIVING` is [`Sink::ARRIVING`].
 pub(super) struct Sending<'a, const ARRIVING: bool> {
     pub(super) macs: &'a MacTable,
+    pub(super) clock: Instant,
     pub(super) now: Moment,
     pub(super) counters: &'a mut Counters,
     pub(super) events: &'a mut Vec<StationEvent>,
@@ -56,6 +59,10 @@ impl<const ARRIVING: bool> Sink for Sending<'_, ARRIVING> {
             self.learned(frame, learned);
         }
         learned
+    }
+
+    fn admits(&mut self, policer: &Policer, bytes: usize) -> bool {
+        policer.admits(self.clock, bytes)
     }
 
     fn drop(&mut self, port: Option<PortId>, reason: DropReason) {

@@ -115,8 +115,9 @@ pub fn claimed_len(front: &[u8]) -> Option<usize> {
     }
 }
 
+/// The IPv4 header at byte `at`, wherever that is; otherwise like [`find_in`].
 #[inline]
-fn find_v4(frame: &[u8], frame_len: usize, at: usize) -> Option<Ip<'_>> {
+pub(crate) fn find_v4(frame: &[u8], frame_len: usize, at: usize) -> Option<Ip<'_>> {
     let (header, _) = frame.get(at..)?.split_first_chunk::<V4_HEADER_LEN>()?;
     let header_len = usize::from(header[0] & 0xf) * 4;
     let total = usize::from(u16::from_be_bytes([header[2], header[3]]));
@@ -143,8 +144,9 @@ fn find_v4(frame: &[u8], frame_len: usize, at: usize) -> Option<Ip<'_>> {
     })
 }
 
+/// The IPv6 header at byte `at`, wherever that is; otherwise like [`find_in`].
 #[inline]
-fn find_v6(frame: &[u8], frame_len: usize, at: usize) -> Option<Ip<'_>> {
+pub(crate) fn find_v6(frame: &[u8], frame_len: usize, at: usize) -> Option<Ip<'_>> {
     let (header, _) = frame.get(at..)?.split_first_chunk::<V6_HEADER_LEN>()?;
     let end = at + V6_HEADER_LEN + usize::from(u16::from_be_bytes([header[4], header[5]]));
     if header[0] >> 4 != 6 || end > frame_len {
@@ -165,17 +167,7 @@ fn find_v6(frame: &[u8], frame_len: usize, at: usize) -> Option<Ip<'_>> {
         if !is_extension(ip.protocol) {
             return Some(ip);
         }
-        let extension = frame.get(ip.transport_at..end.min(frame.len()))?.first_chunk::<8>()?;
-        let len = match ip.protocol {
-            // RFC 4302 §2.2 counts in words of 4 bytes, less 2.
-            AUTHENTICATION => (usize::from(extension[1]) + 2) * 4,
-            FRAGMENT => 8,
-            // RFC 8200 §4.3 to §4.6: in words of 8 bytes, the first not counted.
-            _ => (usize::from(extension[1]) + 1) * 8,
-        };
-        if len > end - ip.transport_at {
-            return None;
-        }
+        let (extension, len) = extension(frame, ip.protocol, ip.transport_at, end)?;
         ip.routed |= ip.protocol == ROUTING && extension[3] != 0;
         let is_fragment = ip.protocol == FRAGMENT;
         ip.protocol = extension[0];
@@ -192,6 +184,21 @@ fn find_v6(frame: &[u8], frame_len: usize, at: usize) -> Option<Ip<'_>> {
     (!is_extension(ip.protocol)).then_some(ip)
 }
 
+/// The first eight bytes of the extension header `protocol` at `at`, and its length; `None` when it reaches past `end`
+/// or past what is there.
+#[inline]
+fn extension(frame: &[u8], protocol: u8, at: usize, end: usize) -> Option<(&[u8; 8], usize)> {
+    let extension = frame.get(at..end.min(frame.len()))?.first_chunk::<8>()?;
+    let len = match protocol {
+        // RFC 4302 §2.2 counts in words of 4 bytes, less 2.
+        AUTHENTICATION => (usize::from(extension[1]) + 2) * 4,
+        FRAGMENT => 8,
+        // RFC 8200 §4.3 to §4.6: in words of 8 bytes, the first not counted.
+        _ => (usize::from(extension[1]) + 1) * 8,
+    };
+    (len <= end - at).then_some((extension, len))
+}
+
 const fn is_extension(protocol: u8) -> bool {
     matches!(protocol, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS | MOBILITY)
 }
@@ -206,6 +213,24 @@ impl<'a> Ip<'a> {
             Some(fragment) => fragment.more || fragment.offset != 0,
             None => false,
         }
+    }
+
+    /// The protocol and the place of the first header behind all extension headers, those behind a first fragment's
+    /// header included; `None` when the chain of headers does not end in here (RFC 7112), or this is a later fragment.
+    #[must_use]
+    pub(crate) fn upper(&self) -> Option<(u8, usize)> {
+        if self.fragment.is_some_and(|fragment| fragment.offset != 0) {
+            return None;
+        }
+        let (mut protocol, mut at) = (self.protocol, self.transport_at);
+        for _ in 0..MAX_EXTENSIONS {
+            if self.version == Version::V4 || !is_extension(protocol) {
+                return Some((protocol, at));
+            }
+            let (extension, len) = extension(self.frame, protocol, at, self.end)?;
+            (protocol, at) = (extension[0], at + len);
+        }
+        None
     }
 
     /// The length of the frame it was found in.

@@ -18,7 +18,7 @@ pub const ARP_REQUEST: u16 = 1;
 pub const ARP_LEN: usize = 28;
 
 /// Hardware type, protocol type and both lengths of ARP over Ethernet and IPv4.
-const ARP_OF_IPV4: [u8; 6] = [0, 1, 8, 0, 6, 4];
+pub(crate) const ARP_OF_IPV4: [u8; 6] = [0, 1, 8, 0, 6, 4];
 /// Both messages have a fixed header and a target.
 const ND_LEN: usize = 24;
 

@@ -196,6 +196,33 @@ pub(super) fn read_interface_addresses(field: &Field<'_>) -> Option<Vec<(IpAddr,
     Some(addresses)
 }
 
+/// Reads addresses and prefixes, as `["10.10.0.2", "fd00:10::/64"]`: one address is the prefix of all its bits.
+pub(super) fn read_addresses_and_prefixes(field: &Field<'_>) -> Option<Vec<Prefix>> {
+    let mut prefixes: Vec<Prefix> = Vec::new();
+    for item in field.items()? {
+        let text = item.text()?;
+        let prefix = if text.contains('/') {
+            match Prefix::parse(text) {
+                Ok(prefix) => prefix,
+                Err(reason) => return item.refuse(reason),
+            }
+        } else {
+            let Ok(address) = text.parse::<IpAddr>() else {
+                return item.refuse("is not an address or a prefix, like 10.10.0.2 or 10.10.0.0/24");
+            };
+            if address.is_unspecified() || address.is_multicast() || address == Ipv4Addr::BROADCAST {
+                return item.refuse("is not an address that one interface can have");
+            }
+            Prefix { network: address, len: width(address) }
+        };
+        if prefixes.contains(&prefix) {
+            return item.refuse("is given twice");
+        }
+        prefixes.push(prefix);
+    }
+    Some(prefixes)
+}
+
 /// Reads a gateway, or one per family.
 pub(super) fn read_gateways(field: &Field<'_>, addresses: &[(IpAddr, u8)]) -> Option<Vec<IpAddr>> {
     let mut gateways: Vec<IpAddr> = Vec::new();

@@ -2,9 +2,10 @@
 //!
 //! Not here: the rules by which one is read; opening what stands behind it.
 
+use super::address::{Prefix, width};
 use super::{Config, Families, InnerVlan, PriorityTags};
 use std::net::IpAddr;
-use vswitch_core::port::VlanSet;
+use vswitch_core::port::{Guard, VlanSet};
 use vswitch_core::{Attachment, Mac, Vlan};
 
 /// What stands behind a port.
@@ -61,6 +62,32 @@ impl VlanMode {
     }
 }
 
+/// As whom who is behind a port may speak.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum AntiSpoof {
+    /// As anybody.
+    #[default]
+    Off,
+    /// With the port's MAC address and its `addresses`.
+    Own,
+    /// With the port's MAC address and these.
+    These(Vec<Prefix>),
+}
+
+/// How much may pass a port one way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policing {
+    /// In kbit/s (1,000 bits), 1..=4294967295.
+    pub rate: u32,
+    /// What may pass at once, in kbit; at least one superframe passes whatever this says.
+    pub burst: u32,
+}
+
+impl Policing {
+    /// Open vSwitch's, in kbit.
+    pub const DEFAULT_BURST: u32 = 8_000;
+}
+
 /// `[[port]]`: where the switch ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortConfig {
@@ -96,6 +123,14 @@ pub struct PortConfig {
     pub gateways: Vec<IpAddr>,
     /// Offload on its TAP; `None`: as `[datapath] offload`.
     pub offload: Option<bool>,
+    /// As whom who is behind it may speak.
+    pub anti_spoof: AntiSpoof,
+    /// How much may pass from it into the switch; `None` for no limit.
+    pub ingress_policing: Option<Policing>,
+    /// How much may leave by it; `None` for no limit.
+    pub egress_policing: Option<Policing>,
+    /// Whether nothing passes between it and the peers: it is in their split-horizon group.
+    pub split_horizon: bool,
 }
 
 fn vlan_set(vlans: Option<&Vec<u16>>) -> VlanSet {
@@ -158,6 +193,20 @@ impl PortConfig {
             let bytes = node.bytes().chain([0]).chain(self.name.bytes());
             Mac::from_u64(stable_hash(bytes) & 0xfcff_ffff_ffff | 0x0200_0000_0000)
         })
+    }
+
+    /// As whom who is behind it on node `node` may speak; `None` for as anybody.
+    #[must_use]
+    pub fn guard_for(&self, node: &str) -> Option<Guard> {
+        let one = |address: IpAddr| (address, width(address));
+        let addresses = match &self.anti_spoof {
+            AntiSpoof::Off => return None,
+            AntiSpoof::Own => self.addresses.iter().map(|(address, _)| one(*address)).collect(),
+            AntiSpoof::These(prefixes) => {
+                prefixes.iter().map(|prefix| (prefix.network, prefix.len)).collect()
+            }
+        };
+        Some(Guard { mac: self.mac_for(node), addresses })
     }
 
     /// Its TAP's MTU over an underlay of `underlay_mtu` bytes with peers of `families`: `mtu`, or the largest

@@ -3,8 +3,9 @@
 //! One set for all: the file, the state file and `vswitchctl port add` come through [`read`]. Not here: what
 //! follows from a good port.
 
-use super::address::{read_gateways, read_interface_addresses};
-use super::port::{MAX_MTU, MIN_MTU, PortConfig, PortKind, VlanMode};
+use super::address::{read_addresses_and_prefixes, read_gateways, read_interface_addresses};
+use super::file::Value;
+use super::port::{AntiSpoof, MAX_MTU, MIN_MTU, Policing, PortConfig, PortKind, VlanMode};
 use super::read::{Field, Section};
 use super::{Config, PriorityTags};
 use std::collections::HashMap;
@@ -44,6 +45,10 @@ pub(super) fn read(section: &Section<'_>, config: &Config) -> Option<PortConfig>
     // Where the addresses are wrong, nothing is known of their families.
     let gateways = gateway.zip(addresses.as_ref()).and_then(|(field, known)| read_gateways(&field, known));
     let offload = section.get("offload").and_then(|field| field.boolean());
+    let anti_spoof = section.get("anti_spoof").and_then(|field| read_anti_spoof(&field));
+    let ingress_policing = read_policing(section, ["ingress_policing_rate", "ingress_policing_burst"]);
+    let egress_policing = read_policing(section, ["egress_policing_rate", "egress_policing_burst"]);
+    let split_horizon = section.get("split_horizon").and_then(|field| field.boolean());
     section.refuse_unknown();
     let (name, vlans, addresses) = (name?, vlans?, addresses?);
     (section.report.len() == wrong_before).then(|| PortConfig {
@@ -63,6 +68,10 @@ pub(super) fn read(section: &Section<'_>, config: &Config) -> Option<PortConfig>
         addresses,
         gateways: gateways.unwrap_or_default(),
         offload,
+        anti_spoof: anti_spoof.unwrap_or_default(),
+        ingress_policing,
+        egress_policing,
+        split_horizon: split_horizon.unwrap_or_default(),
     })
 }
 
@@ -107,6 +116,29 @@ fn read_mac(field: &Field<'_>) -> Option<Mac> {
         return field.refuse("is a group address; a station's own, with an even first byte, is expected");
     }
     if mac.is_zero() { field.refuse("is no station's address") } else { Some(mac) }
+}
+
+fn read_anti_spoof(field: &Field<'_>) -> Option<AntiSpoof> {
+    match field.value() {
+        Value::Boolean(false) => Some(AntiSpoof::Off),
+        Value::Boolean(true) => Some(AntiSpoof::Own),
+        Value::Array(_) => read_addresses_and_prefixes(field).map(AntiSpoof::These),
+        _ => field.refuse_type("true, false or an array of addresses is expected"),
+    }
+}
+
+/// A rate and a burst; as in Open vSwitch, a rate of 0 is none, and a burst of 0 the default.
+fn read_policing(section: &Section<'_>, [rate_key, burst_key]: [&'static str; 2]) -> Option<Policing> {
+    let (rate_field, burst_field) = (section.get(rate_key), section.get(burst_key));
+    let rate = rate_field.and_then(|field| field.number(0..=u32::MAX));
+    let burst = burst_field.and_then(|field| {
+        if rate_field.is_none() {
+            return field.refuse(format!("has no meaning without {rate_key}"));
+        }
+        field.number(0..=u32::MAX)
+    });
+    let burst = burst.filter(|burst| *burst > 0).unwrap_or(Policing::DEFAULT_BURST);
+    rate.filter(|rate| *rate > 0).map(|rate| Policing { rate, burst })
 }
 
 struct Vlans {

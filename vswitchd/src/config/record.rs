@@ -3,8 +3,9 @@
 //! The keys are those of `[[port]]`, and so are the rules: all becomes a table and is read as one. Not here:
 //! any rule.
 
+use super::address::width;
 use super::file::{Node, Table, Value, from_json, to_json};
-use super::port::{PortConfig, VlanMode};
+use super::port::{AntiSpoof, Policing, PortConfig, VlanMode};
 use super::port_rules::{self, PRIORITY_TAGS, QINQ_ETHTYPE};
 use super::read::{Report, Section};
 use super::{Config, PriorityTags};
@@ -88,12 +89,32 @@ impl PortConfig {
         set("addresses", (!self.addresses.is_empty()).then(|| array(&self.addresses, with_len)));
         set("gateway", (!self.gateways.is_empty()).then(|| array(&self.gateways, address)));
         set("offload", self.offload.map(Value::Boolean));
+        set("anti_spoof", anti_spoof(&self.anti_spoof));
+        let mut police = |keys: [&str; 2], policing: Option<Policing>| {
+            set(keys[0], policing.map(|policing| number(policing.rate)));
+            let burst = policing.map(|policing| policing.burst).filter(|n| *n != Policing::DEFAULT_BURST);
+            set(keys[1], burst.map(number));
+        };
+        police(["ingress_policing_rate", "ingress_policing_burst"], self.ingress_policing);
+        police(["egress_policing_rate", "egress_policing_burst"], self.egress_policing);
+        set("split_horizon", self.split_horizon.then_some(Value::Boolean(true)));
         table
     }
 }
 
-fn number(number: u16) -> Value {
+fn number(number: impl Into<i64>) -> Value {
     Value::Integer(number.into())
+}
+
+fn anti_spoof(anti_spoof: &AntiSpoof) -> Option<Value> {
+    match anti_spoof {
+        AntiSpoof::Off => None,
+        AntiSpoof::Own => Some(Value::Boolean(true)),
+        AntiSpoof::These(prefixes) => Some(array(prefixes, |prefix| {
+            let is_one = prefix.len == width(prefix.network);
+            Value::String(if is_one { prefix.network.to_string() } else { prefix.to_string() })
+        })),
+    }
 }
 
 fn array<T>(items: &[T], value: impl Fn(&T) -> Value) -> Value {
@@ -129,6 +150,9 @@ fn change(table: &mut Table, name: &str, pairs: &[(String, String)]) -> Result<(
     Ok(())
 }
 
+const POLICING: [&str; 4] =
+    ["ingress_policing_rate", "ingress_policing_burst", "egress_policing_rate", "egress_policing_burst"];
+
 /// What `text` would be in the file behind `key`.
 fn typed(key: &str, text: &str) -> Value {
     let integer = |text: &str| text.parse().map_or_else(|_| Value::String(text.to_owned()), Value::Integer);
@@ -138,10 +162,12 @@ fn typed(key: &str, text: &str) -> Value {
     };
     match (key, text) {
         ("tag" | "mtu", _) => integer(text),
+        (key, _) if POLICING.contains(&key) => integer(text),
         ("trunks" | "cvlans", _) => items(&integer),
         ("node" | "addresses" | "gateway", _) => items(&|item| Value::String(item.to_owned())),
-        ("offload", "true") => Value::Boolean(true),
-        ("offload", "false") => Value::Boolean(false),
+        ("offload" | "anti_spoof" | "split_horizon", "true") => Value::Boolean(true),
+        ("offload" | "anti_spoof" | "split_horizon", "false") => Value::Boolean(false),
+        ("anti_spoof", _) => items(&|item| Value::String(item.to_owned())),
         _ => Value::String(text.to_owned()),
     }
 }

@@ -229,7 +229,7 @@ impl Control {
     fn change_port(&mut self, name: &str, config: PortConfig, touch: Touch) -> Option<PortId> {
         let settings = self.settings(&config);
         let port = self.running.ports.get_mut(name)?;
-        port.config = config;
+        port.set_config(config);
         if touch.reconfigure {
             port.reconfigure(settings);
         }

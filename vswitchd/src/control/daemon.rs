@@ -149,9 +149,9 @@ impl Control {
         .context("starting the slow path")?;
         let macs = MacTable::new(file.mac_table.limit, file.mac_table.ageing, seed);
         let control = Self {
+            running: Running::new(macs, count, node.clone()),
             node,
             path: options.config.clone(),
-            running: Running::new(macs, count),
             directory,
             slow,
             mesh: Mesh::new(wake),

@@ -24,7 +24,7 @@ pub struct Touch {
     pub reopen: bool,
     /// Its interface gets other settings: MTU, MAC, addresses, gateway.
     pub reconfigure: bool,
-    /// It carries other VLANs: what was learned on it is forgotten.
+    /// It carries other VLANs, or others may speak behind it: what was learned on it is forgotten.
     pub relearn: bool,
 }
 
@@ -93,7 +93,7 @@ fn touch(old: &PortConfig, new: &PortConfig) -> Touch {
             != (&new.netns, &new.ifname, new.kind, new.offload),
         reconfigure: (old.mtu, old.mac, &old.addresses, &old.gateways)
             != (new.mtu, new.mac, &new.addresses, &new.gateways),
-        relearn: old.attachment() != new.attachment(),
+        relearn: old.attachment() != new.attachment() || old.anti_spoof != new.anti_spoof,
     }
 }
 

@@ -5,7 +5,7 @@
 use super::plan::Desired;
 use super::ports::{self, Settings};
 use super::underlay::Underlay;
-use crate::config::{Config, PeerConfig, PeerSource, PortConfig};
+use crate::config::{Config, PeerConfig, PeerSource, Policing, PortConfig};
 use crate::datapath::{PortLink, Setup, StuckError, Workers};
 use crate::link::AnyLink;
 use crate::slow::PeerState;
@@ -13,7 +13,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
-use vswitch_core::port::{Carries, Group, Port, Tunnel};
+use vswitch_core::policer::Policer;
+use vswitch_core::port::{Carries, Group, Policers, Port, Tunnel};
 use vswitch_core::switch::{Bridge, Topology, TopologyError};
 use vswitch_core::{Attachment, MacTable, PortId};
 
@@ -22,6 +23,9 @@ use vswitch_core::{Attachment, MacTable, PortId};
 pub(super) struct RunningPort {
     pub(super) id: PortId,
     pub(super) config: PortConfig,
+    /// What enforces its policing: the same for as long as that is the same, so that a change elsewhere gives nobody a
+    /// full bucket.
+    policers: Policers,
     /// What its interface was last given in full.
     pub(super) applied: PortConfig,
     /// None while it is down.
@@ -33,7 +37,22 @@ pub(super) struct RunningPort {
 impl RunningPort {
     /// A port that is down.
     pub(super) fn new(id: PortId, config: PortConfig) -> Self {
-        Self { id, applied: config.clone(), config, link: None, reason: None }
+        let policers = Policers {
+            ingress: config.ingress_policing.map(policer),
+            egress: config.egress_policing.map(policer),
+        };
+        Self { id, applied: config.clone(), config, policers, link: None, reason: None }
+    }
+
+    /// What is wished of it from now on.
+    pub(super) fn set_config(&mut self, config: PortConfig) {
+        if config.ingress_policing != self.config.ingress_policing {
+            self.policers.ingress = config.ingress_policing.map(policer);
+        }
+        if config.egress_policing != self.config.egress_policing {
+            self.policers.egress = config.egress_policing.map(policer);
+        }
+        self.config = config;
     }
 
     /// Gives its interface, if it is up, what its configuration says; what is refused is the port's reason.
@@ -127,12 +146,15 @@ pub(super) struct Running {
     numbers: Numbers,
     fresh: Vec<PortId>,
     workers: usize,
+    /// This node's name: MAC addresses that nobody names are made of it.
+    node: String,
 }
 
 impl Running {
-    /// Nothing, yet, for `workers` workers.
-    pub(super) fn new(macs: MacTable, workers: usize) -> Self {
+    /// Nothing, yet, for `workers` workers on node `node`.
+    pub(super) fn new(macs: MacTable, workers: usize, node: String) -> Self {
         Self {
+            node,
             ports: BTreeMap::new(),
             peers: BTreeMap::new(),
             underlay: Underlay::default(),
@@ -206,7 +228,7 @@ impl Running {
                 peer.link = link.map(|link| Arc::new(PortLink { port: peer.id, worker: 0, link }));
             }
         }
-        let ports = self.ports.values().map(|port| core_port(port, config));
+        let ports = self.ports.values().map(|port| core_port(port, config, &self.node));
         let peers = self.peers.values().map(|peer| core_peer(peer, self.underlay.udp_port()));
         let topology = Topology::new(vec![bridge(config)], ports.chain(peers))?;
         let mut links = Vec::new();
@@ -282,10 +304,19 @@ pub(super) fn mac_limit(config: &Config) -> Option<u32> {
     (table.port_limit <= table.limit).then_some(table.port_limit)
 }
 
-fn core_port(port: &RunningPort, config: &Config) -> Port {
+fn policer(policing: Policing) -> Arc<Policer> {
+    Arc::new(Policer::new(policing.rate, policing.burst))
+}
+
+fn core_port(port: &RunningPort, config: &Config, node: &str) -> Port {
     let mut core = Port::new(port.id, port.config.attachment());
     core.priority_tags = port.config.priority_tags;
     core.mac_limit = mac_limit(config);
+    core.guard = port.config.guard_for(node).map(Arc::new);
+    core.policers = port.policers.clone();
+    if port.config.split_horizon {
+        core.group = Group::MESH;
+    }
     core
 }
 

@@ -292,7 +292,12 @@ fn setting(key: &str, value: &str) -> Value {
         "addresses" => list(&|text| json!(text)),
         "gateway" | "node" if value.contains(',') => list(&|text| json!(text)),
         "tag" | "mtu" => number(value),
-        "offload" => value.parse::<bool>().map_or_else(|_| json!(value), Value::from),
+        "ingress_policing_rate"
+        | "ingress_policing_burst"
+        | "egress_policing_rate"
+        | "egress_policing_burst" => number(value),
+        "offload" | "split_horizon" => value.parse::<bool>().map_or_else(|_| json!(value), Value::from),
+        "anti_spoof" => value.parse::<bool>().map_or_else(|_| list(&|text| json!(text)), Value::from),
         _ => json!(value),
     }
 }
