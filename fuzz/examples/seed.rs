@@ -47,6 +47,11 @@ fn main() -> io::Result<()> {
         frames.iter().filter(|frame| is_about_neighbours(frame)).map(|frame| [&[0], &frame[..]].concat()),
     );
     seed(home, "neigh", &neighbours)?;
+    // Whole frames, and each of the beginnings in some of the dresses.
+    let mut claims: BTreeSet<Vec<u8>> =
+        (0..32).flat_map(|base| (0..8).map(move |dress| vec![base, dress << 2, 0, 3])).collect();
+    claims.extend(frames.iter().map(|frame| [&[0], &frame[..]].concat()));
+    seed(home, "guard", &claims)?;
     seed(home, "probe", &probings())?;
     seed(home, "cluster", &cluster_lives())?;
     seed(home, "config", &files)

@@ -9,6 +9,7 @@ pub mod driven;
 pub mod etcd;
 pub mod fabric;
 pub mod frames;
+pub mod guard_body;
 pub mod headers;
 pub mod lab;
 pub mod mesh;

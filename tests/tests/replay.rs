@@ -7,6 +7,7 @@ use std::panic::catch_unwind;
 use std::path::Path;
 use vswitch_tests::cluster_body::cluster_body;
 use vswitch_tests::config_body::config_body;
+use vswitch_tests::guard_body::guard_body;
 use vswitch_tests::neigh_body::neigh_body;
 use vswitch_tests::offload_body::{any_bytes_body, changed_train_body, cut_merge_body};
 use vswitch_tests::prober_body::prober_body;
@@ -26,6 +27,9 @@ fn body(target: &str, data: &[u8]) {
         }
         "cluster" => cluster_body(data),
         "config" => config_body(data),
+        "guard" => {
+            let _ = guard_body(data);
+        }
         "neigh" => {
             let _ = neigh_body(data);
         }

@@ -223,9 +223,13 @@ impl<'a> Ip<'a> {
             return None;
         }
         let (mut protocol, mut at) = (self.protocol, self.transport_at);
-        for _ in 0..MAX_EXTENSIONS {
+        for _ in 0..=MAX_EXTENSIONS {
             if self.version == Version::V4 || !is_extension(protocol) {
                 return Some((protocol, at));
+            }
+            // Nobody makes fragments of fragments.
+            if protocol == FRAGMENT {
+                return None;
             }
             let (extension, len) = extension(self.frame, protocol, at, self.end)?;
             (protocol, at) = (extension[0], at + len);
