@@ -91,6 +91,7 @@ impl Eq for Policer {}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::vec::Vec;
     use core::time::Duration;
 
     const START: Instant = Instant::from_secs(1_000_000);
@@ -163,7 +164,7 @@ mod tests {
         let policer = Policer::new(8_000, 8_000);
         let pass = || (0..10_000).filter(|_| policer.admits(START, 500)).count();
         let total: usize = std::thread::scope(|scope| {
-            let workers: alloc::vec::Vec<_> = (0..4).map(|_| scope.spawn(pass)).collect();
+            let workers: Vec<_> = (0..4).map(|_| scope.spawn(pass)).collect();
             workers.into_iter().map(|worker| worker.join().unwrap()).sum()
         });
         assert_eq!(total, 2_000);

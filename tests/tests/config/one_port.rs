@@ -2,7 +2,7 @@
 
 use super::{BOTH, V4, load, pairs, parse, port};
 use vswitch_core::{Attachment, Mac};
-use vswitchd::config::{Config, Families, PortConfig, VlanMode};
+use vswitchd::config::{Config, Families, Policing, PortConfig, VlanMode};
 
 #[test]
 fn the_mtu_is_what_fits_everywhere_the_port_goes() {
@@ -99,6 +99,50 @@ fn key_and_value_follow_the_rules_of_the_file() {
         "port \"a b\": name \"a b\" is not an interface name; printable ASCII without white space, \"/\", \":\" \
          and \"%\" is allowed"
     );
+}
+
+#[test]
+fn a_guard_is_made_of_the_ports_own_addresses_or_of_those_that_are_listed() {
+    let config = parse("");
+    let port = |text: &[(&str, &str)]| PortConfig::from_pairs("p", &pairs(text), &config).unwrap();
+    let guard = |text: &[(&str, &str)]| port(text).guard_for("node-1");
+    let own = ("addresses", "10.0.0.2/24,fd00::2/64");
+    assert_eq!(guard(&[own]), None);
+    assert_eq!(guard(&[own, ("anti_spoof", "false")]), None);
+    let all_bits = vec![("10.0.0.2".parse().unwrap(), 32), ("fd00::2".parse().unwrap(), 128)];
+    let mac = ("mac", "02:00:00:00:00:0a");
+    let guarded = guard(&[own, mac, ("anti_spoof", "true")]).unwrap();
+    assert_eq!((guarded.mac.to_string().as_str(), guarded.addresses), ("02:00:00:00:00:0a", all_bits));
+    let listed = port(&[own, ("anti_spoof", "10.0.0.9,10.1.0.0/16")]);
+    let guarded = listed.guard_for("node-1").unwrap();
+    assert_eq!(guarded.mac, listed.mac_for("node-1"), "the one that its TAP is given");
+    let addresses = vec![("10.0.0.9".parse().unwrap(), 32), ("10.1.0.0".parse().unwrap(), 16)];
+    assert_eq!(guarded.addresses, addresses);
+    assert_eq!(listed.to_json()["anti_spoof"], serde_json::json!(["10.0.0.9", "10.1.0.0/16"]));
+    let nothing = parse("[[port]]\nname = \"p\"\nanti_spoof = []\n");
+    assert_eq!(nothing.ports[0].guard_for("node-1").unwrap().addresses, []);
+}
+
+#[test]
+fn policing_has_the_words_and_the_defaults_of_open_vswitch() {
+    let config = parse("");
+    let port = |text: &[(&str, &str)]| PortConfig::from_pairs("p", &pairs(text), &config).unwrap();
+    assert_eq!(port(&[]).ingress_policing, None);
+    assert_eq!(
+        port(&[("ingress_policing_rate", "0"), ("ingress_policing_burst", "5")]).ingress_policing,
+        None
+    );
+    let both = port(&[
+        ("ingress_policing_rate", "1000"),
+        ("egress_policing_rate", "4294967295"),
+        ("egress_policing_burst", "100"),
+    ]);
+    assert_eq!(both.ingress_policing, Some(Policing { rate: 1000, burst: 8000 }));
+    assert_eq!(both.egress_policing, Some(Policing { rate: u32::MAX, burst: 100 }));
+    for port in [both, port(&[("anti_spoof", "10.0.0.9,10.1.0.0/16"), ("split_horizon", "true")])] {
+        assert_eq!(PortConfig::from_json(&port.to_json(), &config).as_ref(), Ok(&port));
+        assert_eq!(port.with_pairs(&[], &config).as_ref(), Ok(&port));
+    }
 }
 
 #[test]

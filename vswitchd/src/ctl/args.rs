@@ -340,6 +340,20 @@ mod tests {
                     "tag": null, "gateway": "10.0.0.1", "addresses": ["10.0.0.2/24"]
                 }}),
             ),
+            (
+                "port set x anti_spoof=true split_horizon=false ingress_policing_rate=1000",
+                "port.set",
+                json!({"name": "x", "settings": {
+                    "anti_spoof": true, "split_horizon": false, "ingress_policing_rate": 1000
+                }}),
+            ),
+            (
+                "port set x anti_spoof=10.0.0.2,fd00::2 egress_policing_rate=",
+                "port.set",
+                json!({"name": "x", "settings": {
+                    "anti_spoof": ["10.0.0.2", "fd00::2"], "egress_policing_rate": null
+                }}),
+            ),
             ("peer", "peer.list", json!({})),
             ("segment list", "segment.list", json!({})),
             ("mac", "mac.list", json!({})),
