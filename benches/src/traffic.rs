@@ -10,6 +10,8 @@ use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
+use vswitch_core::policer::Policer;
+use vswitch_core::port::{Guard, Policers};
 use vswitch_core::switch::{Bridge, Topology, Worker};
 use vswitch_core::wire::vxlan;
 use vswitch_core::{Arrival, Attachment, Batch, Mac, MacTable, Offload, Port, TxList, Vni};
@@ -55,6 +57,8 @@ pub struct Scene {
     pub batch: usize,
     /// Whether questions of ARP and Neighbor Discovery are looked for. No frame is one.
     pub neigh_suppress: bool,
+    /// Whether every port is guarded, and policed both ways at a rate that nothing reaches. Each has one station then.
+    pub watched: bool,
 }
 
 impl Scene {
@@ -62,7 +66,18 @@ impl Scene {
     #[must_use]
     pub const fn new(way: Way) -> Self {
         let peers = if matches!(way, Way::Encap | Way::Decap) { 16 } else { 0 };
-        Self { way, stations: 10_000, flows: 0, train: 1, ports: 16, peers, batch: 32, neigh_suppress: false }
+        let (neigh_suppress, watched) = (false, false);
+        Self {
+            way,
+            stations: 10_000,
+            flows: 0,
+            train: 1,
+            ports: 16,
+            peers,
+            batch: 32,
+            neigh_suppress,
+            watched,
+        }
     }
 
     /// The port of station `n`.
@@ -83,7 +98,15 @@ impl Scene {
         let ports = (1..=self.ports).map(|n| {
             let trunk = n % 2 == 0;
             let attachment = if trunk { Attachment::trunk_all() } else { Attachment::Access(vlan()) };
-            Port::new(port(n), attachment)
+            let mut made = Port::new(port(n), attachment);
+            if self.watched {
+                // Station n is behind port 1 + n; all frames are of one IPv4 packet.
+                let addresses = vec![([10, 0, 0, 1].into(), 32)];
+                made.guard = Some(Arc::new(Guard { mac: station(n - 1), addresses }));
+                let policer = || Some(Arc::new(Policer::new(u32::MAX, u32::MAX)));
+                made.policers = Policers { ingress: policer(), egress: policer() };
+            }
+            made
         });
         let peers = (0..self.peers).map(|n| Port::peer(port(1 + self.ports + n), remote(n), UDP_PORT, 1500));
         Topology::new(vec![bridge], ports.chain(peers)).expect("no two names are equal")

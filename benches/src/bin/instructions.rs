@@ -28,6 +28,7 @@ fn scenes() -> Vec<(&'static str, Scene)> {
         ("encap, 44 in a row", Scene { train: 44, ..scene(Way::Encap) }),
         ("decap, 44 in a row", Scene { train: 44, ..scene(Way::Decap) }),
         ("tag in, neigh_suppress", Scene { neigh_suppress: true, ..scene(Way::Tag) }),
+        ("tag in, watched", Scene { stations: 16, watched: true, ..Scene::new(Way::Tag) }),
         ("encap, neigh_suppress", Scene { neigh_suppress: true, ..scene(Way::Encap) }),
     ]
 }
