@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use vswitchd::config::{Config, ConfigErrors};
 use vswitchd::control::daemon::{self, Options};
 use vswitchd::demo;
+use vswitchd::keeper::{self, process};
 use vswitchd::observe::log::{self, Format, Level};
 
 const USAGE: &str = "\
@@ -17,6 +18,9 @@ vswitchd: a virtual switch for container hosts
       say what is wrong with the file, change nothing
   vswitchd demo [--keep]
       two nodes, VLANs and VXLAN on real TAPs in private namespaces; --keep stays up
+  vswitchd keeper [--socket PATH] [-- COMMAND ARG...]
+      hold the interfaces of a daemon that finds PATH in VSWITCHD_KEEPER, so that they outlive it; with a
+      COMMAND start it so, and again when it fails
   vswitchd --version | --help
 
   --node NAME        the node's name; by default [node] name of the file, or the host name
@@ -31,6 +35,7 @@ enum Command {
     Run(Options),
     Check(PathBuf),
     Demo { keep: bool },
+    Keep(process::Options),
     Print(String),
 }
 
@@ -43,6 +48,10 @@ fn main() -> ExitCode {
         Command::Run(options) => daemon::run(&options),
         Command::Check(file) => check(&file),
         Command::Demo { keep } => demo::run(keep),
+        Command::Keep(options) => match process::run(&options) {
+            Ok(code) => return ExitCode::from(code),
+            Err(error) => Err(error),
+        },
         Command::Print(text) => {
             say([text]);
             Ok(())
@@ -72,6 +81,10 @@ fn parse(mut arguments: lexopt::Parser) -> Result<Command, lexopt::Error> {
             Long("log-format") => format = arguments.value()?.parse()?,
             Long("check") => check = true,
             Value(word) if word == "demo" && !demo => demo = true,
+            Value(word) if word == "keeper" && !demo && !check && config.is_none() && node.is_none() => {
+                log::configure(level, format);
+                return parse_keeper(arguments).map(Command::Keep);
+            }
             Long("keep") if demo => keep = true,
             other => return Err(other.unexpected()),
         }
@@ -84,6 +97,22 @@ fn parse(mut arguments: lexopt::Parser) -> Result<Command, lexopt::Error> {
         (false, false, Some(config)) => Ok(Command::Run(Options { config, node })),
         (false, _, None) => Err("--config FILE is missing".into()),
     }
+}
+
+fn parse_keeper(mut arguments: lexopt::Parser) -> Result<process::Options, lexopt::Error> {
+    use lexopt::prelude::*;
+    let mut options = process::Options { socket: keeper::SOCKET.into(), command: Vec::new() };
+    while let Some(argument) = arguments.next()? {
+        match argument {
+            Long("socket") => options.socket = arguments.value()?.into(),
+            Value(program) => {
+                options.command = std::iter::once(program).chain(arguments.raw_args()?).collect();
+                break;
+            }
+            other => return Err(other.unexpected()),
+        }
+    }
+    Ok(options)
 }
 
 fn check(file: &std::path::Path) -> anyhow::Result<()> {

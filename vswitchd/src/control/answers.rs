@@ -99,6 +99,7 @@ impl Control {
             .map(ToString::to_string)
             .chain(underlay.warnings.iter().cloned())
             .chain(self.mesh.duplicates().map(str::to_owned))
+            .chain(self.keeper.trouble().map(|reason| format!("keeper: {reason}")))
             .collect();
         let state = match (&self.file.underlay, underlay.waiting.is_empty(), underlay.failed.is_empty()) {
             (None, ..) => "none",
@@ -124,6 +125,8 @@ impl Control {
             "config": self.path,
             "state": self.file.control.state,
             "workers": self.workers.count(),
+            "keeper": self.keeper.kind(),
+            "keeper_descriptors": self.keeper.descriptors(),
             "ports": running.ports.len(),
             "ports_up": up,
             "peers": running.peers.len(),

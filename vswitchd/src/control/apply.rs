@@ -120,9 +120,11 @@ impl Control {
             }
         }
         let mut closing: Vec<Arc<PortLink>> = Vec::new();
+        let mut closed: Vec<&str> = plan.remove_ports.iter().map(String::as_str).collect();
         for (name, touch) in &plan.change_ports {
             if let Some(port) = self.running.ports.get_mut(name).filter(|_| touch.reopen) {
                 closing.extend(port.link.take());
+                closed.push(name);
             }
         }
         if !gone.is_empty() || !closing.is_empty() {
@@ -132,6 +134,8 @@ impl Control {
             // Their numbers are given out again, and what was said of who is behind them is not true any more.
             self.directory.retain_neighbours(|_, owner| !ids.contains(&owner.port));
             self.running.release(ids);
+            // Before they are closed here: an interface goes with its last descriptor.
+            self.keeper.forget_all(closed);
             close_all(links.into_iter().flatten().chain(closing).collect());
         }
 
@@ -248,8 +252,14 @@ impl Control {
             .collect();
         let mut any = false;
         for name in down {
-            let Some(port) = self.running.ports.get(&name) else { continue };
-            let opened = ports::open(&port.config, self.settings(&port.config));
+            let Some(config) = self.running.ports.get(&name).map(|port| port.config.clone()) else {
+                continue;
+            };
+            let settings = self.settings(&config);
+            let opened = match self.adopt_kept(&config, settings) {
+                Some(adopted) => Ok(adopted),
+                None => ports::open(&config, settings, &mut self.keeper),
+            };
             let worker = self.running.idlest_worker();
             let Some(port) = self.running.ports.get_mut(&name) else { continue };
             match opened {
@@ -333,6 +343,7 @@ impl Control {
             port.link.as_ref().is_some_and(|current| Arc::as_ptr(current) == link.as_ptr())
         });
         let Some((name, port)) = found else { return false };
+        self.keeper.forget(name);
         port.link = None;
         port.reason = Some("its interface or network namespace was deleted".to_owned());
         log::warn(

@@ -13,6 +13,7 @@ use super::socket::{QUEUE_LEN, Request, Server, Serving};
 use super::state::{State, StateFile, fingerprint};
 use crate::config::{Config, ConfigErrors};
 use crate::datapath::{self, Event, StuckError, Workers, clock};
+use crate::keeper::{self, Keeper, Kept};
 use crate::observe::{Directory, log};
 use crate::slow;
 use crate::sys::event::{Signal, Signals};
@@ -24,7 +25,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::AsRawFd as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use vswitch_core::switch::StationEvent;
@@ -63,6 +64,10 @@ pub struct Control {
     pub(super) running: Running,
     pub(super) directory: Arc<Directory>,
     pub(super) slow: slow::SlowPath,
+    /// Whoever holds duplicates of the ports' descriptors.
+    pub(super) keeper: Keeper,
+    /// What it gave back and nobody has adopted yet.
+    pub(super) kept: Kept,
     pub(super) mesh: Mesh,
     pub(super) seed: [u64; 2],
     pub(super) started: Instant,
@@ -99,7 +104,8 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     let state_file = StateFile::new(&file.control.state);
     let state = state_file.load()?;
     let (request_sender, requests) = bounded(QUEUE_LEN);
-    let mut control = Control::start(options, file, (state_file, state), &waker, requests)?;
+    let keeper = Keeper::from_environment().context("asking for what was kept")?;
+    let mut control = Control::start(options, file, (state_file, state), keeper, &waker, requests)?;
     let (steps, failed) = control.first_pass()?;
     let wake = Arc::clone(&waker);
     let serving = server.serve(
@@ -108,9 +114,9 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         Box::new(|stream| socket::peer_credentials(stream).map(|credentials| credentials.uid)),
     )?;
     log::info("ready", &[("node", &control.node), ("objects", &steps), ("not_as_wished", &failed.len())]);
-    notify_systemd("READY=1");
+    keeper::notify("READY=1");
     let served = control.serve(&mut poll, &signals);
-    notify_systemd("STOPPING=1");
+    keeper::notify("STOPPING=1");
     control.stop(serving);
     served
 }
@@ -120,6 +126,7 @@ impl Control {
         options: &Options,
         file: Config,
         (state_file, state): (StateFile, State),
+        (keeper, kept): (Keeper, Kept),
         waker: &Arc<Waker>,
         requests: Receiver<Request>,
     ) -> anyhow::Result<Self> {
@@ -154,6 +161,8 @@ impl Control {
             path: options.config.clone(),
             directory,
             slow,
+            keeper,
+            kept,
             mesh: Mesh::new(wake),
             file,
             state,
@@ -176,6 +185,7 @@ impl Control {
     fn first_pass(&mut self) -> anyhow::Result<(usize, Vec<Failed>)> {
         self.catch_up_with_file();
         let (steps, failed) = self.reconcile(true, &BTreeSet::new())?;
+        self.let_kept_go();
         let wants_tap = self.running.ports.values().any(|port| port.link.is_none());
         if wants_tap {
             ports::tun_available().map_err(|reason| anyhow!("{reason}"))?;
@@ -314,7 +324,9 @@ impl Control {
 
     /// Retries what is down and follows the node's addresses.
     fn look_around(&mut self) -> Result<(), PublishError> {
+        self.look_at_keeper();
         let outcome = self.reconcile(false, &BTreeSet::new());
+        self.let_kept_go();
         let down = self.running.ports.values().any(|port| port.link.is_none() || port.reason.is_some());
         let underlay = &self.running.underlay;
         let missing =
@@ -418,7 +430,8 @@ impl Control {
         drop(self.requests);
         self.mesh.stop();
         self.workers.stop();
-        // The TAPs close with the last setup; what they are in the pods goes with them.
+        // The TAPs close with the last setup. What they are in the pods goes with them, unless they are kept: then the
+        // next daemon adopts them.
         let links: Vec<_> = self.running.ports.values_mut().filter_map(|port| port.link.take()).collect();
         drop(self.running);
         super::apply::close_all(links);
@@ -504,20 +517,4 @@ fn default_workers() -> usize {
 fn host_name() -> anyhow::Result<String> {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").context("reading the host name")?;
     Ok(name.trim().to_owned())
-}
-
-/// Tells systemd, if it started us, how we are (`sd_notify(3)`).
-fn notify_systemd(state: &str) {
-    use std::os::linux::net::SocketAddrExt as _;
-    use std::os::unix::net::{SocketAddr, UnixDatagram};
-    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
-    let name = path.as_encoded_bytes();
-    let address = match name.strip_prefix(b"@") {
-        Some(name) => SocketAddr::from_abstract_name(name),
-        None => SocketAddr::from_pathname(Path::new(&path)),
-    };
-    // Nobody to tell is no reason to stop.
-    if let (Ok(address), Ok(socket)) = (address, UnixDatagram::unbound()) {
-        let _ = socket.send_to_addr(state.as_bytes(), &address);
-    }
 }

@@ -187,6 +187,10 @@ impl Control {
         for reason in &self.running.underlay.failed {
             find("underlay", Health::Bad, reason.clone(), None);
         }
+        if let Some(reason) = self.keeper.trouble() {
+            let remedy = "start vswitchd keeper: until it is back, interfaces end with the daemon";
+            find("keeper", Health::Warning, reason, Some(remedy));
+        }
         for warning in self.file.warnings.iter().map(ToString::to_string) {
             find("configuration", Health::Warning, warning, None);
         }

@@ -7,6 +7,7 @@ mod answers;
 mod apply;
 pub mod daemon;
 mod inspect;
+mod kept;
 mod mesh;
 pub mod plan;
 mod ports;

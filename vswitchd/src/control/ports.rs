@@ -4,12 +4,14 @@
 //! which ports there should be, and their numbers.
 
 use crate::config::PortConfig;
+use crate::keeper::Keeper;
 use crate::link::{AnyLink, Link as _, LinkError, Source, Tap, open_or_adopt};
+use crate::observe::log;
 use crate::sys::netlink::{Change, Interface, Netlink};
 use crate::sys::{netns, tun};
 use std::fs::File;
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use vswitch_core::Mac;
 
 /// What an interface is given.
@@ -56,20 +58,66 @@ pub(super) struct Opened {
     pub(super) complaint: Option<String>,
 }
 
-/// Opens the interface of `config`, moves it where it belongs, configures it and sets it up.
-pub(super) fn open(config: &PortConfig, settings: Settings) -> Result<Opened, PortError> {
+/// Opens the interface of `config`, has it kept, moves it where it belongs, configures it and sets it up.
+pub(super) fn open(
+    config: &PortConfig,
+    settings: Settings,
+    keeper: &mut Keeper,
+) -> Result<Opened, PortError> {
     let namespace = namespace_of(config)?;
+    open_in(config, namespace.as_ref(), settings, keeper)
+}
+
+/// The same where the namespace that it belongs to is open; `None`: the host's.
+pub(super) fn open_in(
+    config: &PortConfig,
+    namespace: Option<&OwnedFd>,
+    settings: Settings,
+    keeper: &mut Keeper,
+) -> Result<Opened, PortError> {
     let source = Source::Open { name: &config.name, offload: config.offload.unwrap_or_default() };
     let tap = open_or_adopt(source).map_err(|e| PortError::Refused(e.to_string()))?;
+    // Before it is moved: whoever dies now leaves either no interface, or one that is found again.
+    if let Some(fd) = tap.fd() {
+        keep(keeper, &config.name, fd);
+    }
+    match place(config, namespace, settings) {
+        Ok(ifname) => {
+            let complaint = addresses(config, namespace, None, ifname).err();
+            Ok(Opened { tap, complaint })
+        }
+        Err(error) => {
+            drop(tap);
+            keeper.forget(&config.name);
+            Err(error)
+        }
+    }
+}
+
+/// Gives a port's interface to the keeper. One that is not kept ends with this process; that is no reason to be
+/// without it now.
+pub(super) fn keep(keeper: &mut Keeper, name: &str, interface: BorrowedFd<'_>) {
+    if let Err(error) = keeper.keep(name, interface) {
+        let facts: [(&str, &dyn std::fmt::Display); 2] = [("port", &name), ("reason", &error)];
+        log::limited(log::Level::Warn, "not-kept", "port not kept: it ends with the daemon", &facts);
+    }
+}
+
+/// Moves the open interface of `config` where it belongs, configures it and sets it up; gives its name there.
+fn place<'a>(
+    config: &'a PortConfig,
+    namespace: Option<&OwnedFd>,
+    settings: Settings,
+) -> Result<&'a str, PortError> {
     let mut host = Netlink::open().map_err(PortError::at("opening netlink"))?;
     let interface = host
         .interface(&config.name)
         .map_err(PortError::at("finding the tap"))?
         .ok_or_else(|| PortError::Refused(format!("tap \"{}\" vanished while it was opened", config.name)))?;
-    let ifname = config.netns.as_ref().map(|_| config.ifname.as_deref().unwrap_or(&config.name));
+    let ifname = config.interface();
     let change = Change {
-        namespace: namespace.as_ref().map(|namespace| namespace.as_fd()),
-        name: ifname.filter(|ifname| *ifname != config.name),
+        namespace: namespace.map(|namespace| namespace.as_fd()),
+        name: (ifname != config.name).then_some(ifname),
         mtu: Some(u32::from(settings.mtu)),
         mac: Some(settings.mac),
         gso_max: settings.gso_max,
@@ -77,8 +125,8 @@ pub(super) fn open(config: &PortConfig, settings: Settings) -> Result<Opened, Po
     };
     host.change(interface.index, &change).map_err(|error| {
         let place = config.netns.as_ref().map_or(String::new(), |netns| format!(" in \"{netns}\""));
-        PortError::Refused(match (error.kind(), ifname) {
-            (ErrorKind::AlreadyExists, Some(ifname)) => {
+        PortError::Refused(match error.kind() {
+            ErrorKind::AlreadyExists if namespace.is_some() => {
                 format!(
                     "an interface \"{ifname}\" exists already{place}: choose another ifname, or delete it"
                 )
@@ -86,7 +134,38 @@ pub(super) fn open(config: &PortConfig, settings: Settings) -> Result<Opened, Po
             _ => format!("configuring the tap{place}: {error}"),
         })
     })?;
-    let complaint = addresses(config, namespace.as_ref(), None, ifname.unwrap_or(&config.name)).err();
+    Ok(ifname)
+}
+
+/// Takes `descriptor`, which a keeper gave back, as the interface of `config`, and gives it what is wished of it. It
+/// stays as it is wherever it is as wished: its index, its addresses and its routes are not touched.
+///
+/// # Errors
+/// Why it cannot be that interface: it is no TAP or does not exist any more, its frames wear another header, it is
+/// not in the namespace that the configuration says. It is closed then.
+pub(super) fn adopt(config: &PortConfig, settings: Settings, descriptor: OwnedFd) -> Result<Opened, String> {
+    let namespace = namespace_of(config).map_err(|error| error.to_string())?;
+    adopt_in(config, namespace.as_ref(), settings, descriptor)
+}
+
+/// The same where the namespace that it belongs to is open; `None`: the host's.
+pub(super) fn adopt_in(
+    config: &PortConfig,
+    namespace: Option<&OwnedFd>,
+    settings: Settings,
+    descriptor: OwnedFd,
+) -> Result<Opened, String> {
+    let tap = open_or_adopt(Source::Adopt(descriptor)).map_err(|error| error.to_string())?;
+    let [header, ..] = tap.offload();
+    if header != config.offload.unwrap_or_default() {
+        let has = if header { "with" } else { "without" };
+        return Err(format!("it was opened {has} offload"));
+    }
+    let fd = tap.fd().ok_or("it has no descriptor")?;
+    if !is_in(fd, namespace)? {
+        return Err("it is in another network namespace".to_owned());
+    }
+    let complaint = settle(fd, namespace, Some(config.interface()), None, config, settings).err();
     Ok(Opened { tap, complaint })
 }
 
@@ -100,27 +179,60 @@ pub(super) fn reconfigure(
 ) -> Result<(), String> {
     let Some(fd) = link.fd() else { return Ok(()) };
     let namespace = namespace_of(config).map_err(|error| error.to_string())?;
-    let id = |namespace: io::Result<OwnedFd>| namespace.and_then(|namespace| netns::id(namespace.as_fd()));
-    let there = id(tun::namespace(fd)).map_err(|error| format!("asking where the tap is: {error}"))?;
-    let meant = match &namespace {
-        Some(namespace) => netns::id(namespace.as_fd()),
-        None => id(netns::current()),
-    };
-    if there != meant.map_err(|error| format!("asking where the tap should be: {error}"))? {
+    if !is_in(fd, namespace.as_ref())? {
         return Ok(());
     }
     // Whoever renamed it meant it: its present name counts.
-    let name = tun::attached(fd).map_err(|error| format!("asking for the tap's name: {error}"))?.name;
-    let (mut netlink, interface) = inside(namespace.as_ref(), &name)?;
-    let change = Change {
-        mtu: Some(u32::from(settings.mtu)),
-        mac: (interface.mac != Some(settings.mac)).then_some(settings.mac),
-        gso_max: settings.gso_max,
-        up: Some(true),
-        ..Change::default()
+    settle(fd, namespace.as_ref(), None, Some(old), config, settings)
+}
+
+/// Whether the interface of `tap` is in `namespace`; `None`: the host's.
+pub(super) fn is_in(tap: BorrowedFd<'_>, namespace: Option<&OwnedFd>) -> Result<bool, String> {
+    let id = |namespace: io::Result<OwnedFd>| namespace.and_then(|namespace| netns::id(namespace.as_fd()));
+    let there = id(tun::namespace(tap)).map_err(|error| format!("asking where the tap is: {error}"))?;
+    let meant = match namespace {
+        Some(namespace) => netns::id(namespace.as_fd()),
+        None => id(netns::current()),
     };
-    netlink.change(interface.index, &change).map_err(|error| format!("configuring \"{name}\": {error}"))?;
-    addresses(config, namespace.as_ref(), Some(old), &name)
+    Ok(there == meant.map_err(|error| format!("asking where the tap should be: {error}"))?)
+}
+
+/// Gives the interface of `tap`, which is in `namespace`, what it lacks of what is wished. The namespace is entered
+/// only where something is to be changed in it: that takes CAP_SYS_ADMIN.
+fn settle(
+    tap: BorrowedFd<'_>,
+    namespace: Option<&OwnedFd>,
+    ifname: Option<&str>,
+    old: Option<&PortConfig>,
+    config: &PortConfig,
+    settings: Settings,
+) -> Result<(), String> {
+    let mut name = tun::attached(tap).map_err(|error| format!("asking for the tap's name: {error}"))?.name;
+    let mut host = Netlink::open().map_err(|error| error.to_string())?;
+    let found = match namespace {
+        Some(namespace) => host.interface_in(namespace.as_fd(), &name),
+        None => host.interface(&name),
+    };
+    let interface = found
+        .map_err(|error| format!("finding \"{name}\": {error}"))?
+        .ok_or_else(|| format!("no interface \"{name}\" there: somebody moved or renamed it"))?;
+    let mtu = u32::from(settings.mtu);
+    let change = Change {
+        namespace: None,
+        name: ifname.filter(|ifname| *ifname != name),
+        mtu: (interface.mtu != mtu).then_some(mtu),
+        mac: (interface.mac != Some(settings.mac)).then_some(settings.mac),
+        gso_max: settings.gso_max.filter(|wished| interface.gso_max != Some(*wished)),
+        up: (!interface.up).then_some(true),
+    };
+    if !change.is_nothing() {
+        let (mut netlink, interface) = inside(namespace, &name)?;
+        netlink
+            .change(interface.index, &change)
+            .map_err(|error| format!("configuring \"{name}\": {error}"))?;
+        name = change.name.map_or(name, str::to_owned);
+    }
+    addresses(config, namespace, old, &name)
 }
 
 /// Puts addresses and gateways in place and takes those of `old` away that are not wanted any more.

@@ -86,6 +86,18 @@ pub enum Signal {
     Interrupt,
 }
 
+impl Signal {
+    /// Its number (signal(7)).
+    #[must_use]
+    pub const fn number(self) -> i32 {
+        match self {
+            Self::Hangup => libc::SIGHUP,
+            Self::Terminate => libc::SIGTERM,
+            Self::Interrupt => libc::SIGINT,
+        }
+    }
+}
+
 /// SIGHUP, SIGTERM and SIGINT as a descriptor.
 #[derive(Debug)]
 pub struct Signals(OwnedFd);

@@ -2,8 +2,7 @@
 
 use super::{count, len_of};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::net::UnixStream;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// How many descriptors one message carries at most.
 pub const DESCRIPTORS: usize = 16;
@@ -28,9 +27,10 @@ fn header(iov: &mut libc::iovec, control: &mut Control, len: usize) -> libc::msg
     }
 }
 
-/// Sends `bytes` (at least one), and with the first of them `descriptors`. Returns how many bytes went, as
-/// `write` does; the descriptors go with the first byte. More than [`DESCRIPTORS`] is `InvalidInput`.
-pub fn send(stream: &UnixStream, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<usize> {
+/// Sends `bytes` (at least one) by the connected Unix socket `socket`, and with the first of them `descriptors`.
+/// Returns how many bytes went, as `write` does; the descriptors go with the first byte. More than [`DESCRIPTORS`]
+/// is `InvalidInput`.
+pub fn send(socket: impl AsFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<usize> {
     if descriptors.len() > DESCRIPTORS || bytes.is_empty() {
         return Err(io::ErrorKind::InvalidInput.into());
     }
@@ -55,17 +55,18 @@ pub fn send(stream: &UnixStream, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -
         }
     }
     // SAFETY: the header describes live bytes and a live, initialised control area; sendmsg only reads them.
-    count(unsafe { libc::sendmsg(stream.as_raw_fd(), &raw const header, libc::MSG_NOSIGNAL) })
+    count(unsafe { libc::sendmsg(socket.as_fd().as_raw_fd(), &raw const header, libc::MSG_NOSIGNAL) })
 }
 
 /// Receives up to `bytes.len()` bytes and the descriptors that came with them; 0 bytes is the end. Descriptors
 /// close on exec. A message whose descriptors did not all fit is `InvalidData`, and those that did are closed.
-pub fn receive(stream: &UnixStream, bytes: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+pub fn receive(socket: impl AsFd, bytes: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
     let mut control = Control([0; 128]);
     let mut iov = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
     let mut header = header(&mut iov, &mut control, size_of::<Control>());
     // SAFETY: the header describes live, writable bytes and a live, writable control area.
-    let got = count(unsafe { libc::recvmsg(stream.as_raw_fd(), &raw mut header, libc::MSG_CMSG_CLOEXEC) })?;
+    let got =
+        count(unsafe { libc::recvmsg(socket.as_fd().as_raw_fd(), &raw mut header, libc::MSG_CMSG_CLOEXEC) })?;
     let mut descriptors = Vec::new();
     // SAFETY: the kernel filled the control area and its length; the area is alive and aligned.
     let mut at = unsafe { libc::CMSG_FIRSTHDR(&raw const header) };
@@ -97,7 +98,7 @@ pub fn receive(stream: &UnixStream, bytes: &mut [u8]) -> io::Result<(usize, Vec<
 mod tests {
     use super::*;
     use std::io::{Read, Write};
-    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
 
     #[test]
     fn a_descriptor_arrives_and_works() {

@@ -1,0 +1,56 @@
+//! What the daemon does with its keeper: takes back what was kept, and gives it all again to one that has come back.
+//!
+//! Not here: who keeps (see [`crate::keeper`]), and whether a descriptor fits a port (see [`super::ports`]).
+
+use super::daemon::Control;
+use super::ports::{self, Opened, Settings};
+use crate::config::PortConfig;
+use crate::datapath::clock;
+use crate::link::Link as _;
+use crate::observe::log;
+
+impl Control {
+    /// The interface of `config` that the keeper had, if it had one that still fits.
+    pub(super) fn adopt_kept(&mut self, config: &PortConfig, settings: Settings) -> Option<Opened> {
+        let name = &config.name;
+        let descriptor = self.kept.take(name)?;
+        match ports::adopt(config, settings, descriptor) {
+            Ok(opened) => {
+                log::info("port adopted", &[("port", name)]);
+                Some(opened)
+            }
+            Err(reason) => {
+                log::warn("port not adopted, but made anew", &[("port", name), ("reason", &reason)]);
+                self.keeper.forget(name);
+                None
+            }
+        }
+    }
+
+    /// What nobody adopted after everything was made belongs to no port: it is closed.
+    pub(super) fn let_kept_go(&mut self) {
+        if self.kept.is_empty() {
+            return;
+        }
+        let left = std::mem::take(&mut self.kept);
+        for name in left.names() {
+            log::info("what was kept belongs to no port any more", &[("port", &name)]);
+        }
+        let names: Vec<String> = left.names().map(str::to_owned).collect();
+        drop(left);
+        self.keeper.forget_all(names.iter().map(String::as_str));
+    }
+
+    /// Notices that the keeper is gone or back; one that is back is given everything again. What it has and no port
+    /// runs may be adopted.
+    pub(super) fn look_at_keeper(&mut self) {
+        let Some(kept) = self.keeper.look(clock::now()) else { return };
+        self.kept = kept;
+        for (name, port) in &self.running.ports {
+            if let Some(fd) = port.link.as_ref().and_then(|link| link.link.fd()) {
+                drop(self.kept.take(name));
+                ports::keep(&mut self.keeper, name, fd);
+            }
+        }
+    }
+}
