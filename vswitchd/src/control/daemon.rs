@@ -18,7 +18,7 @@ use crate::observe::{Directory, log};
 use crate::slow;
 use crate::sys::event::{Signal, Signals};
 use crate::sys::random::Random;
-use crate::sys::socket;
+use crate::sys::{process, socket};
 use anyhow::{Context as _, anyhow};
 use crossbeam_channel::{Receiver, bounded};
 use mio::unix::SourceFd;
@@ -92,6 +92,8 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     for warning in &file.warnings {
         log::warn(&warning.to_string(), &[]);
     }
+    // A TAP each: the usual limit of 1,024 is for programs that wait by select(2).
+    process::raise_descriptor_limit().context("asking how many descriptors there may be")?;
     // Before any thread is made: they all inherit the mask.
     let signals = Signals::take().context("taking signals")?;
     let mut poll = Poll::new().context("waiting for events")?;

@@ -56,18 +56,24 @@ impl Keeper {
     /// `InvalidData` when systemd's variables say what cannot be.
     pub fn from_environment() -> io::Result<(Self, Kept)> {
         let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
-        let mut keeper = Self::none();
-        let mut kept = Kept::default();
         if let Some(path) = variable(VARIABLE) {
-            let mut client = Client::new(PathBuf::from(path));
-            kept.0 = client.begin();
-            keeper.kind = Kind::Process(client);
-        } else if variable("NOTIFY_SOCKET").is_some() {
-            kept.0 = systemd::kept()?;
-            keeper.kind = Kind::Systemd;
+            return Ok(Self::process(PathBuf::from(path)));
         }
-        keeper.given.extend(kept.0.keys().cloned());
-        Ok((keeper, kept))
+        if variable("NOTIFY_SOCKET").is_none() {
+            return Ok((Self::none(), Kept::default()));
+        }
+        let kept = systemd::kept()?;
+        let given = kept.keys().cloned().collect();
+        Ok((Self { kind: Kind::Systemd, given }, Kept(kept)))
+    }
+
+    /// The process behind the socket `path`, and what it kept. One that does not answer is not there yet.
+    #[must_use]
+    pub fn process(path: PathBuf) -> (Self, Kept) {
+        let mut client = Client::new(path);
+        let kept = client.begin();
+        let given = kept.keys().cloned().collect();
+        (Self { kind: Kind::Process(client), given }, Kept(kept))
     }
 
     /// Gives it a duplicate of `descriptor` under `name`, in place of what it had under that name. Without a keeper

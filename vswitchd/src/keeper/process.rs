@@ -215,6 +215,11 @@ impl Server {
             };
             let allowed = socket::peer_credentials(stream.as_fd())
                 .is_ok_and(|who| who.uid == 0 || who.uid == process::user());
+            if allowed && self.connections.len() >= CONNECTIONS {
+                // Some may have left since we were woken.
+                let all: Vec<Token> = self.connections.keys().copied().collect();
+                all.into_iter().for_each(|token| self.hear(token));
+            }
             if !allowed || self.connections.len() >= CONNECTIONS {
                 let reason = if allowed { "there are too many" } else { "it is another user's" };
                 log::limited(log::Level::Warn, "turned-away", "client turned away", &[("reason", &reason)]);
