@@ -284,3 +284,47 @@ fn a_keeper_that_starts_the_daemon_starts_it_again_and_ends_with_it() {
         assert_eq!(said.code, 78, "{said:?}");
     });
 }
+
+#[test]
+fn cap_net_admin_alone_is_enough_to_adopt_what_is_as_it_should_be() {
+    with_host("cap_net_admin_alone_is_enough_to_adopt_what_is_as_it_should_be", |lab, mut host| {
+        let (a, b) = (lab.namespace("a"), lab.namespace("b"));
+        let socket = host.file("keeper.sock");
+        let _keeper = keeper(&socket);
+        // The addresses are somebody else's work, as with CNI.
+        let bare = |n: u8, pod: &Namespace| {
+            let whole = table(n, pod, "");
+            let lines = whole.lines().filter(|line| !line.starts_with("addresses"));
+            lines.map(|line| format!("{line}\n")).collect::<String>()
+        };
+        host.configure(&(bare(1, &a) + &bare(2, &b)));
+        let weak = |host: &Host| {
+            let strong = kept_by(host, &socket);
+            let program = strong.get_args().position(|word| word == vswitchd_path().as_os_str()).unwrap();
+            let words: Vec<_> = strong.get_args().collect();
+            let mut command = Command::new(strong.get_program());
+            command.args(&words[..program]).args(["setpriv", "--bounding-set", "-all,+net_admin"]);
+            command.args(&words[program..]).env("VSWITCHD_KEEPER", &socket);
+            command
+        };
+        host.start_with(&mut weak(&host));
+        a.address("eth0", "10.10.0.1/24");
+        b.address("eth0", "10.10.0.2/24");
+        pings(&a, ip(2));
+        let before = [&a, &b].map(picture);
+        for signal in ["KILL", "TERM"] {
+            host.end(signal);
+            host.start_with(&mut weak(&host));
+            assert_eq!(host.log().matches("port adopted").count(), 2, "{}", host.log());
+            assert_eq!(host.json("status")["troubles"].to_string(), "[]");
+            pings(&a, ip(2));
+            assert_eq!([&a, &b].map(picture), before);
+        }
+        let status = std::fs::read_to_string(format!("/proc/{}/status", host.daemon().pid())).unwrap();
+        assert!(status.contains("CapEff:\t0000000000001000"), "{status}");
+    });
+}
+
+fn vswitchd_path() -> PathBuf {
+    program("vswitchd").unwrap()
+}
