@@ -257,6 +257,32 @@ fn a_keeper_that_is_away_is_found_again_and_two_do_not_share_a_socket() {
 }
 
 #[test]
+fn a_keeper_that_does_not_answer_holds_nobody_up_and_is_found_again_with_what_it_has() {
+    let running = Running::start(&[]);
+    let (mut keeper, _) = running.keeper();
+    let (reader, writer) = std::io::pipe().unwrap();
+    keeper.keep("tap-a", writer.as_fd()).unwrap();
+    let signal = |name: &str| {
+        let pid = running.child.id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+    };
+    signal("STOP");
+    let refused = keeper.keep("tap-b", writer.as_fd()).unwrap_err();
+    drop(writer);
+    assert_eq!((refused.kind(), keeper.is_there()), (std::io::ErrorKind::WouldBlock, false));
+    assert!(keeper.trouble().unwrap().contains("does not answer"));
+    // What is not wanted any more meanwhile comes back as well: whoever does not want it forgets it then.
+    keeper.forget("tap-a");
+    signal("CONT");
+    let found = keeper.look(Instant::ZERO).unwrap();
+    // It did what it was asked before it listened to anybody new.
+    assert_eq!((names(&found), keeper.is_there()), (vec!["tap-a", "tap-b"], true));
+    drop(found);
+    keeper.forget_all(["tap-a", "tap-b"]);
+    assert!(ends(&reader));
+}
+
+#[test]
 fn a_command_is_started_again_when_it_fails_and_not_when_it_ends_as_it_meant() {
     // The first two lives fail, one by a signal; the third ends well.
     let script = "echo life >> lives; case $(wc -l < lives) in 1) exit 1;; 2) kill -9 $$;; *) exit 64;; esac";

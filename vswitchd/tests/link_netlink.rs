@@ -24,6 +24,28 @@ fn ip(text: &str) -> IpAddr {
 }
 
 #[test]
+fn an_interface_of_another_namespace_is_seen_without_going_there() {
+    isolated(|| {
+        let pods = [(); 2].map(|()| netns::create().unwrap());
+        let mut here = Netlink::open().unwrap();
+        // The second time each namespace has its number already.
+        for (round, pod) in pods.iter().chain(&pods).enumerate() {
+            let seen = here.interface_in(pod.as_fd(), "lo").unwrap().unwrap();
+            let there = Netlink::open_in(pod.as_fd()).unwrap().interface("lo").unwrap().unwrap();
+            assert_eq!(seen, there, "round {round}");
+            assert_eq!(here.interface_in(pod.as_fd(), "eth0").unwrap(), None);
+        }
+        let (_tap, index) = open("tap0");
+        let settings = Change { mtu: Some(1300), gso_max: Some(40_000), up: Some(true), ..Change::default() };
+        assert!(Change::default().is_nothing() && !settings.is_nothing());
+        here.change(index, &Change { namespace: Some(pods[1].as_fd()), ..settings }).unwrap();
+        let seen = here.interface_in(pods[1].as_fd(), "tap0").unwrap().unwrap();
+        assert_eq!((seen.mtu, seen.gso_max, seen.up), (1300, Some(40_000), true));
+        assert_eq!(here.interface_in(pods[0].as_fd(), "tap0").unwrap(), None);
+    });
+}
+
+#[test]
 fn one_request_moves_names_and_raises_a_tap_and_its_addresses_serve_at_once() {
     isolated(|| {
         let path = netns::path("pod-a");
