@@ -8,7 +8,7 @@ use crate::keeper::Keeper;
 use crate::link::{AnyLink, Link as _, LinkError, Source, Tap, open_or_adopt};
 use crate::observe::log;
 use crate::sys::netlink::{Change, Interface, Netlink};
-use crate::sys::{netns, tun};
+use crate::sys::{netns, sysctl, tun};
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -258,6 +258,13 @@ fn addresses(
         netlink
             .delete_address(interface.index, *address, *len)
             .map_err(|error| format!("removing address {address}/{len}: {error}"))?;
+    }
+    if config.addresses.iter().any(|(address, _)| address.is_ipv6()) {
+        let allowed = match namespace {
+            Some(namespace) => netns::within(namespace.as_fd(), || sysctl::allow_ipv6(ifname)).flatten(),
+            None => sysctl::allow_ipv6(ifname),
+        };
+        allowed.map_err(|error| format!("allowing IPv6: {error}"))?;
     }
     for (address, len) in &config.addresses {
         netlink

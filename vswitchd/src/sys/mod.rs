@@ -11,10 +11,12 @@ pub mod event;
 pub mod mmsg;
 pub mod netlink;
 pub mod netns;
+pub mod nftables;
 pub mod process;
 pub mod random;
 pub mod rights;
 pub mod socket;
+pub mod sysctl;
 pub mod tun;
 
 use std::io;

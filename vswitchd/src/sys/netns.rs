@@ -38,7 +38,9 @@ pub fn open(name: &str) -> io::Result<OwnedFd> {
     }
 }
 
-fn is_network(file: BorrowedFd<'_>) -> bool {
+/// Whether `file` is a network namespace.
+#[must_use]
+pub fn is_network(file: BorrowedFd<'_>) -> bool {
     // SAFETY: NS_GET_NSTYPE takes no argument; anything but a namespace answers with an error.
     let kind = unsafe { libc::ioctl(file.as_raw_fd(), libc::NS_GET_NSTYPE as libc::Ioctl) };
     kind == libc::CLONE_NEWNET
@@ -54,6 +56,14 @@ pub fn current() -> io::Result<OwnedFd> {
 pub struct NamespaceId {
     device: u64,
     inode: u64,
+}
+
+impl NamespaceId {
+    /// The device and the inode by which the kernel knows it; both may come back in another life of the machine.
+    #[must_use]
+    pub const fn numbers(self) -> (u64, u64) {
+        (self.device, self.inode)
+    }
 }
 
 /// The identity of `namespace`. A namespace made again under the same name has another one.

@@ -5,7 +5,7 @@ use super::address::SocketName;
 use super::{check, len_of};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// A non-blocking UDP socket of `address`'s family, not bound. An IPv6 one carries IPv6 only.
 pub fn udp(address: IpAddr) -> io::Result<OwnedFd> {
@@ -42,11 +42,13 @@ pub fn bind(socket: &OwnedFd, address: SocketAddr) -> io::Result<()> {
     check(unsafe { libc::bind(socket.as_raw_fd(), (&raw const name).cast(), name.len()) }).map(drop)
 }
 
-fn set(socket: &OwnedFd, level: libc::c_int, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
+fn set(socket: impl AsFd, level: libc::c_int, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
     let len = len_of::<libc::c_int>();
     // SAFETY: `value` is a c_int and outlives the call; `len` is its size.
-    check(unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), len) })
-        .map(drop)
+    check(unsafe {
+        libc::setsockopt(socket.as_fd().as_raw_fd(), level, option, (&raw const value).cast(), len)
+    })
+    .map(drop)
 }
 
 /// Lets several sockets of this user share an address; the kernel spreads flows over them (SO_REUSEPORT).
@@ -81,7 +83,7 @@ pub fn set_receive_queue(socket: &OwnedFd, bytes: u32) -> io::Result<()> {
 }
 
 /// Asks for `bytes` of send queue, beyond the system's limit where we may (SO_SNDBUFFORCE).
-pub fn set_send_queue(socket: &OwnedFd, bytes: u32) -> io::Result<()> {
+pub fn set_send_queue(socket: &impl AsFd, bytes: u32) -> io::Result<()> {
     let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
     set(socket, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, bytes)
         .or_else(|_| set(socket, libc::SOL_SOCKET, libc::SO_SNDBUF, bytes))
