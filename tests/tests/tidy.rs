@@ -211,6 +211,44 @@ fn the_cluster_room_knows_no_store_no_clock_and_no_switch() {
 }
 
 #[test]
+fn the_ipam_room_knows_no_store_no_clock_no_disk_and_no_switch() {
+    let words = [
+        "std::fs",
+        "std::io",
+        "std::thread",
+        "std::sync",
+        "std::process",
+        "UdpSocket",
+        "TcpStream",
+        "TcpListener",
+        "OwnedFd",
+        "BorrowedFd",
+        "RawFd",
+        "SystemTime",
+        "std::time::Instant",
+        "clock",
+        "log",
+        "rand",
+        "getrandom",
+        "tokio",
+        "tonic",
+        "async",
+        "crate::cluster",
+        "crate::control",
+        "crate::datapath",
+        "crate::link",
+        "crate::observe",
+        "crate::slow",
+        "crate::sys",
+        "vswitch_core::switch",
+        "Topology",
+        "MacTable",
+        "Worker",
+    ];
+    may_not_touch(|path| path.starts_with("vswitchd/src/ipam/"), &words);
+}
+
+#[test]
 fn what_waits_in_a_runtime_is_a_source_of_control() {
     let words = ["tokio", "tonic", "hyper", "async", "await"];
     let source = |path: &str| path.starts_with("vswitchd/src/control/source/");

@@ -10,6 +10,7 @@ pub mod control;
 pub mod ctl;
 pub mod datapath;
 pub mod demo;
+pub mod ipam;
 pub mod keeper;
 pub mod link;
 pub mod observe;

@@ -4,11 +4,12 @@
 
 use super::file::Value;
 use super::read::Field;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// All addresses that begin alike, as `192.168.65.0/24`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Prefix {
     /// The first of them: every bit behind `len` is zero.
     pub network: IpAddr,
@@ -40,6 +41,19 @@ impl fmt::Display for AddressSpec {
     }
 }
 
+impl Serialize for Prefix {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Prefix {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).map_err(|reason| serde::de::Error::custom(format!("{text:?} {reason}")))
+    }
+}
+
 pub(super) const fn family(v6: bool) -> &'static str {
     if v6 { "IPv6" } else { "IPv4" }
 }
@@ -50,6 +64,38 @@ impl Prefix {
     pub fn contains(&self, address: IpAddr) -> bool {
         self.network.is_ipv4() == address.is_ipv4()
             && (bits(self.network) ^ bits(address)) & !self.host_mask() == 0
+    }
+
+    /// The one of length `len` that `address` lies in.
+    #[must_use]
+    pub fn around(address: IpAddr, len: u8) -> Self {
+        let mask = Self { network: address, len }.host_mask();
+        Self { network: address_of(bits(address) & !mask, address.is_ipv6()), len }
+    }
+
+    /// The numbers of its first and of its last address, in its family.
+    pub(crate) fn edges(&self) -> (u128, u128) {
+        (bits(self.network), bits(self.network) | self.host_mask())
+    }
+
+    /// The address of its family that has this number.
+    pub(crate) fn address(&self, number: u128) -> IpAddr {
+        address_of(number, self.network.is_ipv6())
+    }
+
+    /// The prefix that is this address alone.
+    pub(crate) const fn alone(address: IpAddr) -> Self {
+        Self { network: address, len: width(address) }
+    }
+
+    /// Whether one of the two lies in the other.
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
+        self.contains(other.network) || other.contains(self.network)
+    }
+
+    /// How many bits an address of its family has.
+    pub(crate) const fn width(&self) -> u8 {
+        width(self.network)
     }
 
     /// Ones where its addresses differ.
@@ -75,12 +121,10 @@ impl Prefix {
         }
     }
 
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let (address, len) = Self::split(text)?;
-        let mask = Self { network: address, len }.host_mask();
-        let network = address_of(bits(address) & !mask, address.is_ipv6());
-        let prefix = Self { network, len };
-        if network == address {
+        let prefix = Self::around(address, len);
+        if prefix.network == address {
             Ok(prefix)
         } else {
             Err(format!("has bits behind its prefix length; the prefix is {prefix}"))
