@@ -276,6 +276,72 @@ fn ranges_come_and_go_while_the_stream_stays() {
 }
 
 #[test]
+fn of_all_who_claim_a_key_at_once_one_gets_it_and_only_that_one_lets_go_of_it() {
+    with_etcd(|| {
+        let etcd = Etcd::start();
+        let mut nodes: Vec<Node> = (0..8).map(|_| Node::watching(&config(&etcd), &["/t"])).collect();
+        nodes.iter_mut().for_each(Node::until_up);
+        for key in (0..20).map(|key| format!("/t/{key}")) {
+            for (number, node) in nodes.iter().enumerate() {
+                node.source.claim(key.clone(), format!("node-{number}").into());
+            }
+        }
+        for node in &mut nodes {
+            while node.seen.len() < 20 {
+                node.until("a key", |event| matches!(event, StoreEvent::Put { .. }));
+            }
+        }
+        let revision = etcd.revision();
+        for node in &nodes {
+            assert_eq!(node.seen, nodes[0].seen, "all know of the same owners");
+        }
+        let owner = |node: &Node, key: &str| String::from_utf8(node.seen[key].clone()).unwrap();
+        let first = owner(&nodes[0], "/t/0");
+        let other = nodes.iter().enumerate().find(|(number, _)| format!("node-{number}") != first).unwrap();
+        // What is not one's own stays, and what is claimed a second time is as it was.
+        let theirs: Vec<u8> = format!("node-{}", other.0).into();
+        other.1.source.release("/t/0".to_owned(), theirs.clone());
+        other.1.source.put("/t/last".to_owned(), b"1".to_vec());
+        until("what came behind", PATIENCE, || etcd.get("/t/last").map(drop));
+        other.1.source.claim("/t/0".to_owned(), theirs);
+        other.1.source.put("/t/last".to_owned(), b"2".to_vec());
+        nodes[0].until_put("/t/last", "2");
+        assert_eq!((etcd.get("/t/0"), etcd.revision()), (Some(first.clone()), revision + 2));
+        nodes[0].source.release("/t/0".to_owned(), first.into());
+        nodes[0].until_deleted("/t/0");
+        // They outlive those who made them.
+        drop(nodes);
+        assert_eq!(etcd.keys("/t").len(), 19);
+    });
+}
+
+#[test]
+fn a_claim_made_while_there_is_no_store_is_made_when_it_comes_and_the_last_word_counts() {
+    with_etcd(|| {
+        let mut etcd = Etcd::start();
+        etcd.put("/t/taken", "other");
+        let mut node = Node::watching(&config(&etcd), &["/t"]);
+        node.until_up();
+        etcd.kill();
+        node.until_down();
+        for key in ["/t/new", "/t/taken", "/t/regretted"] {
+            node.source.claim(key.to_owned(), b"me".to_vec());
+        }
+        node.source.release("/t/regretted".to_owned(), b"me".to_vec());
+        etcd.run();
+        node.until_up();
+        assert_eq!(etcd.keys("/t"), ["/t/new", "/t/taken"]);
+        assert_eq!(etcd.get("/t/taken").as_deref(), Some("other"));
+        // They are no wishes that last: what is deleted stays so until somebody asks again.
+        etcd.delete("/t/new");
+        node.until_deleted("/t/new");
+        node.put("/t/end", "1");
+        node.until_put("/t/end", "1");
+        assert_eq!(etcd.get("/t/new"), None);
+    });
+}
+
+#[test]
 fn two_clusters_share_one_etcd_by_prefix() {
     with_etcd(|| {
         let etcd = Etcd::start();

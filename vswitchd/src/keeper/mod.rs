@@ -84,7 +84,7 @@ impl Keeper {
     pub fn keep(&mut self, name: &str, descriptor: BorrowedFd<'_>) -> io::Result<()> {
         match &mut self.kind {
             Kind::None => return Ok(()),
-            Kind::Systemd => systemd::keep(name, descriptor)?,
+            Kind::Systemd => systemd::keep(name, descriptor, self.given.contains(name))?,
             Kind::Process(client) => client.keep(name, descriptor)?,
         }
         self.given.insert(name.to_owned());

@@ -29,11 +29,14 @@ pub(super) fn kept() -> io::Result<BTreeMap<String, OwnedFd>> {
     Ok(all.into_iter().filter_map(|(word, descriptor)| Some((unescaped(&word)?, descriptor))).collect())
 }
 
-/// Puts a duplicate of `descriptor` into the store, in place of what it had under `name`: systemd would keep both.
-/// It shall not poll it (FDPOLL=0): each frame would wake it.
-pub(super) fn keep(name: &str, descriptor: BorrowedFd<'_>) -> io::Result<()> {
+/// Puts a duplicate of `descriptor` into the store; one that was put there under `name` before is taken out first
+/// where `replaces` says that there is one: systemd would keep both. It shall not poll it (FDPOLL=0): each frame would
+/// wake it.
+pub(super) fn keep(name: &str, descriptor: BorrowedFd<'_>, replaces: bool) -> io::Result<()> {
     let word = escaped(name);
-    say(&format!("FDSTOREREMOVE=1\nFDNAME={word}"), None)?;
+    if replaces {
+        say(&format!("FDSTOREREMOVE=1\nFDNAME={word}"), None)?;
+    }
     say(&format!("FDSTORE=1\nFDNAME={word}\nFDPOLL=0"), Some(descriptor))
 }
 

@@ -86,9 +86,38 @@ pub(super) enum Op {
     Delete(DeleteRangeRequest),
 }
 
-/// Without a comparison the operations of `success` are done, all or none.
+/// What must be so for a transaction to be done; `result` is 0 for "equal".
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Compare {
+    #[prost(int32, tag = "1")]
+    pub(super) result: i32,
+    /// What of the key is compared: [`CREATED`] or [`VALUE`].
+    #[prost(int32, tag = "2")]
+    pub(super) target: i32,
+    #[prost(bytes = "vec", tag = "3")]
+    pub(super) key: Vec<u8>,
+    #[prost(oneof = "With", tags = "5, 7")]
+    pub(super) with: Option<With>,
+}
+
+#[derive(Clone, PartialEq, Oneof)]
+pub(super) enum With {
+    /// The revision at which the key came to be; 0 while there is none.
+    #[prost(int64, tag = "5")]
+    Created(i64),
+    #[prost(bytes, tag = "7")]
+    Value(Vec<u8>),
+}
+
+/// [`Compare::target`]s.
+pub(super) const CREATED: i32 = 1;
+pub(super) const VALUE: i32 = 3;
+
+/// The operations of `success` are done, all or none, if every comparison holds; else nothing is.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct TxnRequest {
+    #[prost(message, repeated, tag = "1")]
+    pub(super) compare: Vec<Compare>,
     #[prost(message, repeated, tag = "2")]
     pub(super) success: Vec<RequestOp>,
 }

@@ -13,7 +13,7 @@ mod watching;
 
 use self::outbox::Outbox;
 use self::session::Sessions;
-use self::wanted::Wanted;
+use self::wanted::{Wanted, Wish};
 use crate::cluster::KeyRange;
 use crate::config::Cluster;
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -105,12 +105,23 @@ impl Etcd {
     /// Wants `value` at `key`, under this node's lease, from now on: it is written again whenever it is lost, and
     /// the last value counts. Not more than 1 MiB, which is less than etcd refuses.
     pub fn put(&self, key: String, value: Vec<u8>) {
-        self.wanted.want(key, Some(value));
+        self.wanted.want(key, Wish::Keep(value));
     }
 
     /// No longer wants `key`, and deletes it, whoever wrote it.
     pub fn delete(&self, key: String) {
-        self.wanted.want(key, None);
+        self.wanted.want(key, Wish::Delete);
+    }
+
+    /// Gives `key` the value `value` as soon as there is a store, under no lease, unless the key has one by then:
+    /// of all who claim it, one succeeds. Who watches the key learns who. The last wish for a key counts.
+    pub fn claim(&self, key: String, value: Vec<u8>) {
+        self.wanted.want(key, Wish::Claim(value));
+    }
+
+    /// Deletes `key` as soon as there is a store, if it has this value then.
+    pub fn release(&self, key: String, value: Vec<u8>) {
+        self.wanted.want(key, Wish::Release(value));
     }
 
     /// Wants these ranges watched, which must not overlap: new ones are listed, those that are not among them

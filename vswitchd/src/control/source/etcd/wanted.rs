@@ -3,7 +3,9 @@
 //!
 //! Not here: how it gets there.
 
-use super::messages::{DeleteRangeRequest, Op, PutRequest, RequestOp, TxnRequest};
+use super::messages::{
+    CREATED, Compare, DeleteRangeRequest, Op, PutRequest, RequestOp, TxnRequest, VALUE, With,
+};
 use crate::cluster::KeyRange;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,10 +16,36 @@ const OPERATIONS: usize = 100;
 /// Bytes of one transaction after which no more join it: etcd takes 1.5 MiB by default.
 const BYTES: usize = 512 << 10;
 
+/// What is wanted of a key. All but the first are forgotten when the store has been asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Wish {
+    /// It has this value under the lease, always.
+    Keep(Vec<u8>),
+    /// There is none.
+    Delete,
+    /// It gets this value, under no lease, if there is none.
+    Claim(Vec<u8>),
+    /// There is none, if it has this value.
+    Release(Vec<u8>),
+}
+
+impl Wish {
+    const fn value(&self) -> Option<&Vec<u8>> {
+        match self {
+            Self::Keep(value) | Self::Claim(value) | Self::Release(value) => Some(value),
+            Self::Delete => None,
+        }
+    }
+
+    /// Whether it depends on what is there; then it goes in a transaction of its own.
+    const fn is_conditional(&self) -> bool {
+        matches!(self, Self::Claim(_) | Self::Release(_))
+    }
+}
+
 #[derive(Debug, Default)]
 struct State {
-    /// The value that a key is to have; `None`: it is to be deleted, and forgotten here when it is.
-    keys: BTreeMap<String, Option<Vec<u8>>>,
+    keys: BTreeMap<String, Wish>,
     /// Keys that the store has yet to hear of.
     unwritten: BTreeSet<String>,
     /// `None`: nobody has said yet.
@@ -37,18 +65,18 @@ pub(super) struct Wanted {
 }
 
 /// What goes into one transaction.
-pub(super) type Batch = Vec<(String, Option<Vec<u8>>)>;
+pub(super) type Batch = Vec<(String, Wish)>;
 
 impl Wanted {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Wants `value` at `key` from now on, or that there is none.
-    pub(super) fn want(&self, key: String, value: Option<Vec<u8>>) {
+    /// Has this wish for `key`, and no longer any other.
+    pub(super) fn want(&self, key: String, wish: Wish) {
         let mut state = self.state();
         state.unwritten.insert(key.clone());
-        state.keys.insert(key, value);
+        state.keys.insert(key, wish);
         drop(state);
         self.write.notify_one();
     }
@@ -76,22 +104,26 @@ impl Wanted {
         let (mut batch, mut bytes) = (Batch::new(), 0);
         while batch.len() < OPERATIONS && bytes < BYTES {
             let Some(key) = state.unwritten.pop_first() else { break };
-            let value = state.keys.get(&key).cloned().flatten();
-            let size = key.len() + value.as_ref().map_or(0, Vec::len);
-            if !batch.is_empty() && bytes + size > BYTES {
+            let Some(wish) = state.keys.get(&key).cloned() else { continue };
+            let alone = wish.is_conditional();
+            let size = key.len() + wish.value().map_or(0, Vec::len);
+            if !batch.is_empty() && (alone || bytes + size > BYTES) {
                 state.unwritten.insert(key);
                 break;
             }
             bytes += size;
-            batch.push((key, value));
+            batch.push((key, wish));
+            if alone {
+                break;
+            }
         }
         (!batch.is_empty()).then_some(batch)
     }
 
-    /// The store took these: deletes are done with.
+    /// The store took these: all but what is to be kept is done with.
     pub(super) fn written(&self, batch: &Batch) {
         let mut state = self.state();
-        for (key, _) in batch.iter().filter(|(_, value)| value.is_none()) {
+        for (key, _) in batch.iter().filter(|(_, wish)| !matches!(wish, Wish::Keep(_))) {
             if !state.unwritten.contains(key) {
                 state.keys.remove(key);
             }
@@ -106,7 +138,7 @@ impl Wanted {
     /// A key was seen to be missing; if it is wanted, it is written again.
     pub(super) fn missing(&self, key: &str) {
         let mut state = self.state();
-        if matches!(state.keys.get(key), Some(Some(_))) {
+        if matches!(state.keys.get(key), Some(Wish::Keep(_))) {
             state.unwritten.insert(key.to_owned());
             drop(state);
             self.write.notify_one();
@@ -117,7 +149,8 @@ impl Wanted {
     pub(super) fn seen(&self, range: &KeyRange, present: &BTreeSet<&str>) {
         let mut state = self.state();
         let State { keys, unwritten, .. } = &mut *state;
-        let wanted = keys.range(range.from.clone()..range.to.clone()).filter(|(_, value)| value.is_some());
+        let wanted = keys.range(range.from.clone()..range.to.clone());
+        let wanted = wanted.filter(|(_, wish)| matches!(wish, Wish::Keep(_)));
         unwritten
             .extend(wanted.filter(|(key, _)| !present.contains(key.as_str())).map(|(key, _)| key.clone()));
         drop(state);
@@ -125,25 +158,39 @@ impl Wanted {
     }
 }
 
-/// The transaction that writes a batch under a lease.
+/// The transaction that writes a batch, what is to be kept under a lease.
 pub(super) fn transaction(batch: &Batch, lease: i64) -> TxnRequest {
-    let operation = |(key, value): &(String, Option<Vec<u8>>)| {
+    let mut request = TxnRequest::default();
+    for (key, wish) in batch {
         let key = key.clone().into_bytes();
-        let op = match value.clone() {
-            Some(value) => Op::Put(PutRequest { key, value, lease }),
-            None => Op::Delete(DeleteRangeRequest { key }),
+        let (condition, op) = match wish.clone() {
+            Wish::Keep(value) => (None, Op::Put(PutRequest { key: key.clone(), value, lease })),
+            Wish::Delete => (None, Op::Delete(DeleteRangeRequest { key: key.clone() })),
+            Wish::Claim(value) => {
+                let put = PutRequest { key: key.clone(), value, lease: 0 };
+                (Some((CREATED, With::Created(0))), Op::Put(put))
+            }
+            Wish::Release(value) => {
+                (Some((VALUE, With::Value(value))), Op::Delete(DeleteRangeRequest { key: key.clone() }))
+            }
         };
-        RequestOp { op: Some(op) }
-    };
-    TxnRequest { success: batch.iter().map(operation).collect() }
+        request.success.push(RequestOp { op: Some(op) });
+        let compare = |(target, with)| Compare { result: 0, target, key, with: Some(with) };
+        request.compare.extend(condition.map(compare));
+    }
+    request
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn keep(value: &str) -> Wish {
+        Wish::Keep(value.into())
+    }
+
     fn put(wanted: &Wanted, key: &str, value: &str) {
-        wanted.want(key.to_owned(), Some(value.into()));
+        wanted.want(key.to_owned(), keep(value));
     }
 
     fn range(from: &str, to: &str) -> KeyRange {
@@ -156,21 +203,21 @@ mod tests {
         put(&wanted, "a", "1");
         put(&wanted, "a", "2");
         put(&wanted, "b", "1");
-        wanted.want("b".to_owned(), None);
+        wanted.want("b".to_owned(), Wish::Delete);
         let batch = wanted.next_batch().unwrap();
-        assert_eq!(batch, [("a".to_owned(), Some(b"2".to_vec())), ("b".to_owned(), None)]);
+        assert_eq!(batch, [("a".to_owned(), keep("2")), ("b".to_owned(), Wish::Delete)]);
         assert_eq!(wanted.next_batch(), None);
     }
 
     #[test]
     fn a_delete_is_not_forgotten_before_the_store_took_it() {
         let wanted = Wanted::default();
-        wanted.want("a".to_owned(), None);
+        wanted.want("a".to_owned(), Wish::Delete);
         let batch = wanted.next_batch().unwrap();
         wanted.not_written(batch);
         wanted.write_all();
         let batch = wanted.next_batch().unwrap();
-        assert_eq!(batch, [("a".to_owned(), None)]);
+        assert_eq!(batch, [("a".to_owned(), Wish::Delete)]);
         wanted.written(&batch);
         wanted.write_all();
         assert_eq!(wanted.next_batch(), None);
@@ -179,11 +226,30 @@ mod tests {
     #[test]
     fn a_wish_made_while_an_older_one_is_on_its_way_is_written_next() {
         let wanted = Wanted::default();
-        wanted.want("a".to_owned(), None);
+        wanted.want("a".to_owned(), Wish::Delete);
         let batch = wanted.next_batch().unwrap();
         put(&wanted, "a", "again");
         wanted.written(&batch);
-        assert_eq!(wanted.next_batch().unwrap(), [("a".to_owned(), Some(b"again".to_vec()))]);
+        assert_eq!(wanted.next_batch().unwrap(), [("a".to_owned(), keep("again"))]);
+    }
+
+    #[test]
+    fn what_depends_on_what_is_there_goes_alone_and_once() {
+        let wanted = Wanted::default();
+        put(&wanted, "a", "1");
+        wanted.want("b".to_owned(), Wish::Claim(b"me".to_vec()));
+        wanted.want("c".to_owned(), Wish::Release(b"me".to_vec()));
+        put(&wanted, "d", "1");
+        let mut conditions = Vec::new();
+        while let Some(batch) = wanted.next_batch() {
+            let request = transaction(&batch, 7);
+            conditions.push((batch.len(), request.compare.iter().map(|compare| compare.target).collect()));
+            wanted.written(&batch);
+        }
+        assert_eq!(conditions, [(1, vec![]), (1, vec![CREATED]), (1, vec![VALUE]), (1, vec![])]);
+        wanted.write_all();
+        let kept = wanted.next_batch().unwrap();
+        assert_eq!(kept, [("a".to_owned(), keep("1")), ("d".to_owned(), keep("1"))]);
     }
 
     #[test]
@@ -195,7 +261,7 @@ mod tests {
         let sizes: Vec<usize> = std::iter::from_fn(|| wanted.next_batch()).map(|batch| batch.len()).collect();
         assert_eq!(sizes, [100, 100, 50]);
         for key in ["a", "b", "c"] {
-            wanted.want(key.to_owned(), Some(vec![0; 400 << 10]));
+            wanted.want(key.to_owned(), Wish::Keep(vec![0; 400 << 10]));
         }
         let sizes: Vec<usize> = std::iter::from_fn(|| wanted.next_batch()).map(|batch| batch.len()).collect();
         assert_eq!(sizes, [1, 1, 1]);
@@ -210,9 +276,9 @@ mod tests {
         while wanted.next_batch().is_some() {}
         wanted.seen(&range("a/", "a0"), &BTreeSet::from(["a/1", "a/9"]));
         wanted.missing("a/9");
-        assert_eq!(wanted.next_batch().unwrap(), [("a/2".to_owned(), Some(b"v".to_vec()))]);
+        assert_eq!(wanted.next_batch().unwrap(), [("a/2".to_owned(), keep("v"))]);
         wanted.missing("b/1");
-        assert_eq!(wanted.next_batch().unwrap(), [("b/1".to_owned(), Some(b"v".to_vec()))]);
+        assert_eq!(wanted.next_batch().unwrap(), [("b/1".to_owned(), keep("v"))]);
     }
 
     #[test]
