@@ -11,8 +11,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 use vswitch_core::{Instant, Mac, Vni};
 use vswitchd::cluster::{
-    Change, Key, KeyRange, Keys, MAX_ADDRESSES, Members, NodeRecord, StationRecord, Stations, SuspectRecord,
-    VniRanges,
+    AddressRecord, BlockRecord, Change, Key, KeyRange, Keys, MAX_ADDRESSES, Members, NodeRecord,
+    StationRecord, Stations, SuspectRecord, VniRanges,
 };
 
 /// This node.
@@ -140,6 +140,8 @@ impl Scene {
                 let len = usize::from(choices.byte() % 64);
                 format!("/v/c/v1/{}", String::from_utf8_lossy(&choices.bytes(len)))
             }
+            6 => self.keys.address(name, ip(choices.byte())),
+            7 => self.keys.block(name, ip(choices.byte()), choices.byte()),
             _ => self.keys.station(vni(choices.byte()), mac(choices.byte()), name),
         }
     }
@@ -151,6 +153,8 @@ impl Scene {
             Key::Node(name) => self.keys.node(name),
             Key::Station { vni, mac, node } => self.keys.station(*vni, *mac, node),
             Key::Suspect { node, by } => self.keys.suspect(node, by),
+            Key::Block { network, first, len } => self.keys.block(network, *first, *len),
+            Key::Address { network, address } => self.keys.address(network, *address),
         };
         assert_eq!(key, again, "one thing, one key");
         Some(parsed)
@@ -185,6 +189,8 @@ impl Scene {
                 }
             }
             Some(Key::Suspect { .. }) => drop(SuspectRecord::from_json(value)),
+            Some(Key::Block { .. }) => drop(BlockRecord::from_json(value)),
+            Some(Key::Address { .. }) => drop(AddressRecord::from_json(value)),
             None => {}
         }
     }
@@ -215,7 +221,7 @@ impl Scene {
                 let at = self.now.after(SECOND_THOUGHT);
                 self.doom(&((vni, mac), node), at);
             }
-            Some(Key::Suspect { .. }) | None => {}
+            Some(Key::Suspect { .. } | Key::Block { .. } | Key::Address { .. }) | None => {}
         }
     }
 

@@ -11,6 +11,8 @@ pub use raw::{FACTS_LEN, Raw};
 
 use crate::lab::{self, Daemon, Lab, Namespace, until};
 use serde_json::Value;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -44,10 +46,16 @@ pub fn with_host(test: &str, body: impl FnOnce(&Lab, Host)) {
 
 /// A directory of its own, removed when dropped.
 #[derive(Debug)]
-pub(crate) struct Directory(pub(crate) PathBuf);
+pub struct Directory(pub PathBuf);
 
 impl Directory {
-    pub(crate) fn new() -> Self {
+    /// One among the temporary files.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    #[must_use]
+    #[expect(clippy::new_without_default, reason = "a directory on a disk is no default of anything")]
+    pub fn new() -> Self {
         Self::below(&std::env::temp_dir())
     }
 
@@ -380,6 +388,24 @@ impl Host {
             from.reaches(to, frame);
             self.macs().iter().any(|(mac, _, at, _)| *mac == source && at == port).then_some(())
         });
+    }
+}
+
+/// Calls one method over the control socket at `socket`, without a process of its own: where it is asked often.
+///
+/// # Errors
+/// When nobody answers, or the answer is an error; its message is the daemon's.
+pub fn call(socket: &Path, method: &str, params: &Value) -> std::io::Result<Value> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let request = serde_json::json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
+    stream.write_all(format!("{request}\n").as_bytes())?;
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line)?;
+    let mut answer: Value = serde_json::from_str(&line).map_err(std::io::Error::other)?;
+    match answer.get("error") {
+        Some(error) => Err(std::io::Error::other(error["message"].to_string())),
+        None => Ok(answer["result"].take()),
     }
 }
 

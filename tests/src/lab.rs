@@ -261,24 +261,32 @@ impl Namespace {
     /// # Panics
     /// When the namespace cannot be entered, or `work` panics.
     pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        std::thread::scope(|scope| {
-            let thread = scope.spawn(|| {
-                self.enter();
-                work()
-            });
-            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
+        inside(&self.path(), work)
     }
+}
 
-    /// Moves the calling thread inside, for good.
-    fn enter(&self) {
-        let file = File::open(self.path()).expect("the namespace is there as long as its guard");
-        #[expect(unsafe_code, reason = "the standard library has no way into a namespace")]
-        // SAFETY: setns reads nothing but the descriptor, which is open for the whole call; it changes the calling
-        // thread alone, which holds no resource that depends on the namespace.
-        let entered = unsafe { libc::setns(file.as_raw_fd(), libc::CLONE_NEWNET) };
-        assert_eq!(entered, 0, "{}: {}", self.name, std::io::Error::last_os_error());
-    }
+/// Runs `work` in a thread that is in the network namespace at `path`, and returns what it returns.
+///
+/// # Panics
+/// When the namespace cannot be entered, or `work` panics.
+pub fn inside<T: Send>(path: &Path, work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            enter(path);
+            work()
+        });
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// Moves the calling thread inside, for good.
+fn enter(path: &Path) {
+    let file = File::open(path).expect("the namespace is there as long as its guard");
+    #[expect(unsafe_code, reason = "the standard library has no way into a namespace")]
+    // SAFETY: setns reads nothing but the descriptor, which is open for the whole call; it changes the calling thread
+    // alone, which holds no resource that depends on the namespace.
+    let entered = unsafe { libc::setns(file.as_raw_fd(), libc::CLONE_NEWNET) };
+    assert_eq!(entered, 0, "{}: {}", path.display(), std::io::Error::last_os_error());
 }
 
 /// Runs a command to its end and returns what it printed.

@@ -13,10 +13,8 @@ pub use wire::Wire;
 use crate::daemon::program;
 use crate::lab::{self, Daemon, Lab, Namespace, until};
 use serde_json::Value;
-use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::IpAddr;
-use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -241,6 +239,12 @@ impl Drop for Node {
 }
 
 impl Node {
+    /// The daemon that a test has started by itself, with its control socket.
+    #[must_use]
+    pub const fn new(daemon: Daemon, socket: PathBuf) -> Self {
+        Self { daemon, socket }
+    }
+
     /// Waits until it answers on its control socket.
     ///
     /// # Panics
@@ -300,17 +304,13 @@ impl Node {
     /// # Errors
     /// When nobody answers, or the answer is an error; its message is the daemon's.
     pub fn call(&self, method: &str, params: &Value) -> std::io::Result<Value> {
-        let mut stream = UnixStream::connect(&self.socket)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        let request = serde_json::json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
-        stream.write_all(format!("{request}\n").as_bytes())?;
-        let mut line = String::new();
-        BufReader::new(stream).read_line(&mut line)?;
-        let mut answer: Value = serde_json::from_str(&line).map_err(std::io::Error::other)?;
-        match answer.get("error") {
-            Some(error) => Err(std::io::Error::other(error["message"].to_string())),
-            None => Ok(answer["result"].take()),
-        }
+        crate::daemon::call(&self.socket, method, params)
+    }
+
+    /// Its control socket.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.socket
     }
 
     /// How many frames have died for `reason`.

@@ -7,7 +7,7 @@ use std::panic::catch_unwind;
 use vswitch_tests::cluster_body::cluster_body;
 use vswitch_tests::frames::hex;
 use vswitch_tests::rng::Rng;
-use vswitchd::cluster::{NodeRecord, StationRecord, SuspectRecord};
+use vswitchd::cluster::{AddressRecord, BlockRecord, NodeRecord, StationRecord, SuspectRecord};
 
 #[test]
 fn whatever_stands_in_the_store_only_own_keys_are_written_and_the_right_claims_win() {
@@ -36,11 +36,13 @@ fn the_values_in_the_documentation_are_what_is_written() {
     let text = std::fs::read_to_string(document).unwrap();
     let blocks: Vec<&str> =
         text.split("```json\n").skip(1).map(|rest| rest.split("```").next().unwrap().trim()).collect();
-    let [node, station, suspect] = blocks[..] else { panic!("{blocks:?}") };
+    let [node, station, suspect, block, address] = blocks[..] else { panic!("{blocks:?}") };
     let written = [
         (node, NodeRecord::from_json(node.as_bytes()).unwrap().to_json()),
         (station, StationRecord::from_json(station.as_bytes()).unwrap().to_json()),
         (suspect, SuspectRecord::from_json(suspect.as_bytes()).unwrap().to_json()),
+        (block, BlockRecord::from_json(block.as_bytes()).unwrap().to_json()),
+        (address, AddressRecord::from_json(address.as_bytes()).unwrap().to_json()),
     ];
     for (shown, written) in written {
         let [shown, written] = [shown.as_bytes(), &written]

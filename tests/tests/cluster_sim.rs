@@ -320,12 +320,13 @@ impl Mesh {
                 Key::Station { vni, mac, node } => {
                     life.stations.put(self.now, vni, mac, &node, StationRecord::from_json(value).unwrap());
                 }
+                Key::Block { .. } | Key::Address { .. } => unreachable!("nobody here gives addresses"),
                 Key::Suspect { .. } => drop(SuspectRecord::from_json(value).unwrap()),
             },
             Said::Deleted(key) => match self.keys.parse(key).unwrap() {
                 Key::Node(name) => life.members.deleted(&name),
                 Key::Station { vni, mac, node } => life.stations.deleted(self.now, vni, mac, &node),
-                Key::Suspect { .. } => {}
+                Key::Suspect { .. } | Key::Block { .. } | Key::Address { .. } => {}
             },
         }
         assert!(life.members.iter().all(|(member, ..)| member != name));

@@ -10,6 +10,7 @@ use ctl_support::{Act, Client, Fake, Place, everybody_is_us};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{Read, Write};
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::Ordering;
@@ -18,6 +19,7 @@ use std::thread;
 use std::time::Duration;
 use vswitchd::control::rpc::{Call, RpcError};
 use vswitchd::control::socket::{BindError, MAX_CONNECTIONS, MAX_LINE_LEN, Server};
+use vswitchd::sys::rights;
 
 fn content(_: &Call) -> Act {
     Act::Answer(Ok(json!({"state": "running"})))
@@ -60,6 +62,34 @@ fn a_request_is_answered_under_its_id_and_a_notification_is_not() {
     assert_eq!(client.status()["id"], 1);
     assert_eq!(fake.calls.lock().unwrap()[5..], [Call::Reload, Call::Status]);
     assert_eq!(fake.wakes.load(Ordering::Relaxed), 7);
+}
+
+#[test]
+fn descriptors_arrive_with_the_call_that_takes_them_and_no_other_call_may_bring_any() {
+    let fake = Fake::new(|call| if *call == Call::Status { content(call) } else { Act::Hold });
+    let attach = r#"{"jsonrpc":"2.0","id":1,"method":"cni.add","params":{"container":"c","ifname":"eth0","network":"n","netns":"/x"}}"#;
+    let (one, other) = UnixStream::pair().unwrap();
+    let mut client = fake.client();
+    rights::send(&client.stream, format!("{attach}\n").as_bytes(), &[one.as_fd()]).unwrap();
+    fake.until_held(1);
+    let mut came = fake.held.lock().unwrap().pop().unwrap();
+    assert_eq!(came.descriptors.len(), 1);
+    // It is the very thing that was sent.
+    UnixStream::from(came.descriptors.remove(0)).write_all(b"here").unwrap();
+    drop(one);
+    let mut said = [0; 4];
+    (&other).read_exact(&mut said).unwrap();
+    assert_eq!(&said, b"here");
+    came.answer(Ok(Value::Null));
+    assert_eq!(client.answer().unwrap()["result"], Value::Null);
+
+    assert_eq!(code(&client.ask(attach)), -32602);
+    let status = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"status\"}\n";
+    rights::send(&client.stream, status.as_bytes(), &[other.as_fd()]).unwrap();
+    assert_eq!(code(&client.answer().unwrap()), -32602);
+    // They do not wait for a later line either.
+    assert_eq!(client.status()["result"]["state"], "running");
+    assert_eq!(code(&client.ask(attach)), -32602);
 }
 
 #[test]

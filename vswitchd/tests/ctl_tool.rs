@@ -71,6 +71,16 @@ fn node(call: &Call) -> Act {
         Call::Diff => Ok(json!([])),
         Call::Doctor => Ok(json!([{"check": "tun", "state": "good", "what": "opens", "remedy": null}])),
         Call::PortDel(port) if port.name == "none" => Err(RpcError::refused("there is no port \"none\"")),
+        Call::CniList => Ok(json!([
+            {"container": "c1", "ifname": "eth0", "network": "blue", "port": "cni0f3c21a9b4e7", "netns": "/run/netns/c1",
+             "mac": "02:00:00:00:00:0a", "addresses": ["10.1.0.5/16"], "gateway": null, "state": "up", "reason": null},
+        ])),
+        Call::CniAdd(_)
+        | Call::CniDel(_)
+        | Call::CniCheck(_)
+        | Call::CniGc(_)
+        | Call::CniGone(_)
+        | Call::CniStatus(_) => Err(RpcError::refused("not in this test")),
         Call::PortAdd(_) | Call::PortSet(_) | Call::PortDel(_) | Call::MacAdd(_) | Call::MacDel(_) => {
             Ok(Value::Null)
         }

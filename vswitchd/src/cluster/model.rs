@@ -3,7 +3,7 @@
 //! Whatever stands in the store is read with suspicion: every bound is here, what does not fit is an error with a
 //! sentence, and fields that are not known are passed over. Not here: what follows from a record.
 
-use super::VniRanges;
+use super::{VniRanges, addresses};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -66,6 +66,22 @@ pub enum Key {
         /// Who says so.
         by: String,
     },
+    /// A node's block of a network's addresses.
+    Block {
+        /// The network's name.
+        network: String,
+        /// Its first address.
+        first: IpAddr,
+        /// Its prefix length.
+        len: u8,
+    },
+    /// A single address of a network.
+    Address {
+        /// The network's name.
+        network: String,
+        /// The address.
+        address: IpAddr,
+    },
 }
 
 /// The keys of one cluster.
@@ -98,6 +114,24 @@ impl Keys {
     #[must_use]
     pub fn suspect(&self, node: &str, by: &str) -> String {
         format!("{}suspects/{node}/{by}", self.root)
+    }
+
+    /// A block of a network's addresses.
+    #[must_use]
+    pub fn block(&self, network: &str, first: IpAddr, len: u8) -> String {
+        format!("{}ipam/{network}/blocks/{first}-{len}", self.root)
+    }
+
+    /// A single address of a network.
+    #[must_use]
+    pub fn address(&self, network: &str, address: IpAddr) -> String {
+        format!("{}ipam/{network}/addresses/{address}", self.root)
+    }
+
+    /// All blocks and single addresses of all networks.
+    #[must_use]
+    pub fn ipam_range(&self) -> KeyRange {
+        KeyRange::under(format!("{}ipam/", self.root))
     }
 
     /// All nodes.
@@ -154,12 +188,13 @@ impl Keys {
                 let (node, by) = rest.split_once('/')?;
                 Some(Key::Suspect { node: name(node)?, by: name(by)? })
             }
+            "ipam" => addresses::parse(rest),
             _ => None,
         }
     }
 }
 
-/// Whether a node of that name can join: 1..=253 letters, digits, `.`, `_` and `-` of ASCII.
+/// Whether a node of that name can join, or a network of that name stand in the store: 1..=253 letters, digits, `.`, `_` and `-` of ASCII.
 #[must_use]
 pub fn is_node_name(name: &str) -> bool {
     let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
@@ -298,11 +333,11 @@ impl SuspectRecord {
     }
 }
 
-fn bytes(value: &Value) -> Vec<u8> {
+pub(super) fn bytes(value: &Value) -> Vec<u8> {
     value.to_string().into_bytes()
 }
 
-fn fields(value: &[u8]) -> Result<Map<String, Value>, RecordError> {
+pub(super) fn fields(value: &[u8]) -> Result<Map<String, Value>, RecordError> {
     if value.len() > MAX_VALUE {
         return Err(RecordError(format!(
             "the value has {} bytes; at most {MAX_VALUE} are read",
@@ -316,7 +351,7 @@ fn fields(value: &[u8]) -> Result<Map<String, Value>, RecordError> {
     }
 }
 
-fn wrong(key: &str, expected: &str) -> RecordError {
+pub(super) fn wrong(key: &str, expected: &str) -> RecordError {
     RecordError(format!("\"{key}\" is missing or not as it should be; expected {expected}"))
 }
 
@@ -330,7 +365,7 @@ fn number<T: TryFrom<u64>>(
     value.and_then(|value| T::try_from(value).ok()).ok_or_else(expected)
 }
 
-fn text(fields: &Map<String, Value>, key: &str) -> Result<String, RecordError> {
+pub(super) fn text(fields: &Map<String, Value>, key: &str) -> Result<String, RecordError> {
     let good = |text: &&str| text.len() <= MAX_TEXT && !text.chars().any(char::is_control);
     let value = fields.get(key).and_then(Value::as_str).filter(good);
     value.map(str::to_owned).ok_or_else(|| wrong(key, "a short text without control characters"))
@@ -375,6 +410,16 @@ mod tests {
                 "/vswitch/default/v1/suspects/n-2/n-1",
                 Key::Suspect { node: "n-2".into(), by: "n-1".into() },
             ),
+            (
+                keys.block("blue", [10, 244, 3, 0].into(), 24),
+                "/vswitch/default/v1/ipam/blue/blocks/10.244.3.0-24",
+                Key::Block { network: "blue".into(), first: [10, 244, 3, 0].into(), len: 24 },
+            ),
+            (
+                keys.address("blue", "fd00::9".parse().unwrap()),
+                "/vswitch/default/v1/ipam/blue/addresses/fd00::9",
+                Key::Address { network: "blue".into(), address: "fd00::9".parse().unwrap() },
+            ),
         ];
         for (key, text, about) in all {
             assert_eq!(key, text);
@@ -400,6 +445,15 @@ mod tests {
             "/v/v1/stations/00000010/00:00:00:00:00:00/n",
             "/v/v1/stations/00000010/02:00:00:00:00:0a/",
             "/v/v1/suspects/a",
+            "/v/v1/ipam/blue",
+            "/v/v1/ipam/blue/blocks/10.0.0.0",
+            "/v/v1/ipam/blue/blocks/10.0.0.0-33",
+            "/v/v1/ipam/blue/blocks/10.0.0.0-024",
+            "/v/v1/ipam/blue/blocks/10.0.0.0-24/x",
+            "/v/v1/ipam/blue/addresses/fd00::09",
+            "/v/v1/ipam/blue/addresses/::ffff:10.0.0.1",
+            "/v/v1/ipam/b e/addresses/10.0.0.1",
+            "/v/v1/ipam/blue/names/10.0.0.1",
         ];
         for key in foreign {
             assert_eq!(keys.parse(key), None, "{key}");

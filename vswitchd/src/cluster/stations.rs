@@ -549,7 +549,7 @@ impl Key {
     pub fn into_claim(self) -> Option<((Vni, Mac), String)> {
         match self {
             Self::Station { vni, mac, node } => Some(((vni, mac), node)),
-            Self::Node(_) | Self::Suspect { .. } => None,
+            Self::Node(_) | Self::Suspect { .. } | Self::Block { .. } | Self::Address { .. } => None,
         }
     }
 }

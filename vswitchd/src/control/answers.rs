@@ -4,6 +4,7 @@
 //! [`super::rpc`]) and how a change is carried out (see [`super::apply`]).
 
 use super::apply::active_file_ports;
+use super::cni;
 use super::daemon::Control;
 use super::mesh::Cluster;
 use super::rpc::{Call, Drops, MacAdd, MacFilter, MacKey, PortSettings, RpcError};
@@ -16,11 +17,12 @@ use crate::link::AnyLink;
 use crate::slow::PeerState;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
+use std::os::fd::OwnedFd;
 use vswitch_core::mac_table::{Entry, EntryState};
 use vswitch_core::switch::Counters;
 use vswitch_core::{DropReason, PortId, Segment, Vlan};
 
-pub(super) fn answer(control: &mut Control, call: &Call) -> Result<Value, RpcError> {
+pub(super) fn answer(control: &mut Control, call: &Call, descriptors: &[OwnedFd]) -> Result<Value, RpcError> {
     match call {
         Call::Status => control.status(),
         Call::PortList => control.port_list(),
@@ -39,6 +41,13 @@ pub(super) fn answer(control: &mut Control, call: &Call) -> Result<Value, RpcErr
         Call::Diff => control.diff(),
         Call::Doctor => Ok(json!(control.doctor())),
         Call::Metrics => control.metrics().map(Value::String),
+        Call::CniAdd(_)
+        | Call::CniDel(_)
+        | Call::CniCheck(_)
+        | Call::CniGc(_)
+        | Call::CniGone(_)
+        | Call::CniStatus(_)
+        | Call::CniList => cni::answer(control, call, descriptors),
     }
 }
 
@@ -83,11 +92,13 @@ impl Control {
         let reasons = running.ports.iter().filter_map(|(name, port)| {
             port.reason.as_ref().map(|reason| format!("port \"{name}\": {reason}"))
         });
+        let (attached, gone) = self.cni.counts();
         let underlay = &running.underlay;
         let troubles: Vec<String> = reasons
             .chain(
                 underlay.waiting.iter().chain(&underlay.failed).map(|reason| format!("underlay: {reason}")),
             )
+            .chain(self.cni.nat.trouble.clone())
             .chain(
                 self.mesh.troubles().into_iter().map(|(kind, name, reason)| in_words(kind, &name, &reason)),
             )
@@ -129,6 +140,8 @@ impl Control {
             "keeper_descriptors": self.keeper.descriptors(),
             "ports": running.ports.len(),
             "ports_up": up,
+            "cni_attachments": attached,
+            "cni_gone": gone,
             "peers": running.peers.len(),
             "peers_up": peers_in(PeerState::Up),
             "peers_down": peers_in(PeerState::Down),
@@ -164,6 +177,10 @@ impl Control {
         let counters = self.counters()?;
         let rows = self.running.ports.iter().map(|(name, port)| {
             let config = &port.config;
+            let (netns, ifname) = match self.cni.place(name) {
+                Some((netns, ifname)) => (Some(netns), ifname),
+                None => (config.netns.as_deref(), config.ifname.as_deref().unwrap_or(name)),
+            };
             let mut row = json!({
                 "name": name,
                 "type": config.kind.as_str(),
@@ -172,15 +189,15 @@ impl Control {
                 "trunks": config.trunks,
                 "cvlans": config.cvlans,
                 "segment": tag_of(config).and_then(Vlan::new).map(|vlan| self.file.segment_name(vlan)),
-                "netns": config.netns,
-                "ifname": config.ifname.as_deref().unwrap_or(name),
+                "netns": netns,
+                "ifname": ifname,
                 "mac": self.settings(config).mac.to_string(),
                 "mtu": self.settings(config).mtu,
                 "addresses": config.addresses.iter().map(|(a, len)| format!("{a}/{len}")).collect::<Vec<_>>(),
                 "offload": tap_path(port),
                 "link": if port.link.is_some() { "up" } else { "down" },
                 "reason": port.reason,
-                "source": if self.state.port(name).is_some() { "runtime" } else { "file" },
+                "source": self.source_of(name),
                 "mac_entries": self.running.macs.entries_of(port.id),
             });
             add_counts(&mut row, &counters, port.id);
@@ -207,6 +224,17 @@ impl Control {
             row
         });
         Ok(rows.collect())
+    }
+
+    /// Who wished for a port.
+    fn source_of(&self, name: &str) -> &'static str {
+        if self.state.port(name).is_some() {
+            "runtime"
+        } else if self.cni.has(name) || self.cni.is_gateway(name) {
+            "cni"
+        } else {
+            "file"
+        }
     }
 
     /// Every segment that the file names or a port uses.
@@ -405,6 +433,7 @@ impl Control {
 
     fn port_add(&mut self, asked: &PortSettings) -> Result<Value, RpcError> {
         let name = asked.name.as_str();
+        self.cni.refuse_change(name)?;
         if active_file_ports(&self.file, &self.state, &self.node).any(|port| port.name == name) {
             return Err(RpcError::refused(format!(
                 "port \"{name}\" is in {}; \"port set\" changes it, \"port del\" deletes it",
@@ -421,6 +450,7 @@ impl Control {
 
     fn port_set(&mut self, asked: &PortSettings) -> Result<Value, RpcError> {
         let name = asked.name.as_str();
+        self.cni.refuse_change(name)?;
         let Some(running) = self.running.ports.get(name) else {
             return Err(RpcError::refused(format!("no port \"{name}\"")));
         };
@@ -442,6 +472,7 @@ impl Control {
     }
 
     fn port_del(&mut self, name: &str) -> Result<Value, RpcError> {
+        self.cni.refuse_change(name)?;
         // One that was added once and no longer fits the file does not run, and can be deleted all the same.
         if !self.running.ports.contains_key(name) && self.state.port(name).is_none() {
             return Err(RpcError::refused(format!("no port \"{name}\"")));

@@ -5,7 +5,7 @@
 
 use super::daemon::Control;
 use super::plan::{Desired, Touch, plan, renamed_vlans};
-use super::ports::{self, PortError, Settings};
+use super::ports::{self, Opened, PortError, Settings};
 use super::rpc::Failed;
 use super::running::{PublishError, RunningPeer, RunningPort, mac_limit};
 use super::state::{State, fingerprint};
@@ -42,6 +42,7 @@ impl Control {
                 Err(reason) => failed.push(fail("port", name, reason)),
             }
         }
+        self.add_attached(file, &mut desired, &mut failed);
         for port in desired.ports.values_mut() {
             port.offload.get_or_insert(file.datapath.offload);
         }
@@ -193,6 +194,7 @@ impl Control {
         publish |= self.open_ports();
         publish |= self.forget_unasked();
         self.refresh_interfaces();
+        self.follow_gateways();
         if publish {
             self.running.publish(&self.file, &self.workers)?;
         }
@@ -256,9 +258,14 @@ impl Control {
                 continue;
             };
             let settings = self.settings(&config);
-            let opened = match self.adopt_kept(&config, settings) {
-                Some(adopted) => Ok(adopted),
-                None => ports::open(&config, settings, &mut self.keeper),
+            let opened = if self.cni.has(&name) {
+                let tap = self.attached_interface(&name);
+                tap.map(|tap| Opened { tap, complaint: None }).map_err(PortError::Refused)
+            } else {
+                match self.adopt_kept(&config, settings) {
+                    Some(adopted) => Ok(adopted),
+                    None => ports::open(&config, settings, &mut self.keeper),
+                }
             };
             let worker = self.running.idlest_worker();
             let Some(port) = self.running.ports.get_mut(&name) else { continue };

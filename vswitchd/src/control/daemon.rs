@@ -5,9 +5,11 @@
 //! (see `answers.rs`).
 
 use super::apply::is_waiting;
+use super::cni::Cni;
+use super::leases::Waiting;
 use super::mesh::Mesh;
 use super::ports;
-use super::rpc::{Call, Failed, ReloadAnswer, RpcError};
+use super::rpc::{Failed, ReloadAnswer, RpcError};
 use super::running::{PublishError, Running, RunningPort};
 use super::socket::{QUEUE_LEN, Request, Server, Serving};
 use super::state::{State, StateFile, fingerprint};
@@ -69,6 +71,7 @@ pub struct Control {
     /// What it gave back and nobody has adopted yet.
     pub(super) kept: Kept,
     pub(super) mesh: Mesh,
+    pub(super) cni: Cni,
     pub(super) seed: [u64; 2],
     pub(super) started: Instant,
     /// MTU last given to each port's interface.
@@ -77,6 +80,8 @@ pub struct Control {
     pub(super) retired: vswitch_core::switch::Counters,
     events: Receiver<Event>,
     requests: Receiver<Request>,
+    /// Requests that wait for the cluster's store.
+    pub(super) waiting: Waiting,
     next_look: Instant,
     next_tidying: Instant,
     /// What was not as wished at the last look: kind, name, reason.
@@ -105,9 +110,10 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     let server = Server::bind(&file.control.socket)?;
     let state_file = StateFile::new(&file.control.state);
     let state = state_file.load()?;
+    let cni = Cni::load(&file.control.state)?;
     let (request_sender, requests) = bounded(QUEUE_LEN);
     let keeper = Keeper::from_environment().context("asking for what was kept")?;
-    let mut control = Control::start(options, file, (state_file, state), keeper, &waker, requests)?;
+    let mut control = Control::start(options, file, (state_file, state, cni), keeper, &waker, requests)?;
     let (steps, failed) = control.first_pass()?;
     let wake = Arc::clone(&waker);
     let serving = server.serve(
@@ -127,7 +133,7 @@ impl Control {
     fn start(
         options: &Options,
         file: Config,
-        (state_file, state): (StateFile, State),
+        (state_file, state, cni): (StateFile, State, Cni),
         (keeper, kept): (Keeper, Kept),
         waker: &Arc<Waker>,
         requests: Receiver<Request>,
@@ -166,6 +172,7 @@ impl Control {
             keeper,
             kept,
             mesh: Mesh::new(wake),
+            cni,
             file,
             state,
             state_file,
@@ -176,6 +183,7 @@ impl Control {
             retired: vswitch_core::switch::Counters::default(),
             events,
             requests,
+            waiting: Waiting::default(),
             next_look: Instant::ZERO,
             next_tidying: Instant::ZERO,
             troubles: BTreeSet::new(),
@@ -186,16 +194,23 @@ impl Control {
     /// The first time everything is made. What the whole node lacks ends the start; one port's trouble does not.
     fn first_pass(&mut self) -> anyhow::Result<(usize, Vec<Failed>)> {
         self.catch_up_with_file();
-        let (steps, failed) = self.reconcile(true, &BTreeSet::new())?;
+        let (mut steps, mut failed) = self.reconcile(true, &BTreeSet::new())?;
+        if self.reap_attachments() {
+            // Pods that ended while nobody was here.
+            (steps, failed) = self.reconcile(false, &BTreeSet::new())?;
+        }
         self.let_kept_go();
-        let wants_tap = self.running.ports.values().any(|port| port.link.is_none());
+        let opened_by_name = |name: &String| !self.cni.has(name);
+        let mut by_name = self.running.ports.iter().filter(|(name, _)| opened_by_name(name));
+        let wants_tap = by_name.any(|(_, port)| port.link.is_none());
         if wants_tap {
             ports::tun_available().map_err(|reason| anyhow!("{reason}"))?;
         }
         let hopeless = |port: &RunningPort| {
             port.link.is_none() && port.reason.as_deref().is_some_and(|reason| !is_waiting(reason))
         };
-        if !self.running.ports.is_empty() && self.running.ports.values().all(hopeless) {
+        let mut by_name = self.running.ports.iter().filter(|(name, _)| opened_by_name(name)).peekable();
+        if by_name.peek().is_some() && by_name.all(|(_, port)| hopeless(port)) {
             let reasons = self.running.ports.values().filter_map(|port| port.reason.clone());
             return Err(anyhow!("no port can be opened: {}", reasons.into_iter().next().unwrap_or_default()));
         }
@@ -221,7 +236,9 @@ impl Control {
             if self.take_sources() {
                 self.look_around()?;
             }
-            let due = self.mesh.next_due().map_or(self.next_look, |due| due.min(self.next_look));
+            self.answer_waiting();
+            let due = [self.mesh.next_due(), self.waiting.next_due()].into_iter().flatten();
+            let due = due.fold(self.next_look, Instant::min);
             let wait = due.since(clock::now()).max(Duration::from_millis(1));
             match poll.poll(&mut ready, Some(wait)) {
                 Err(error) if error.kind() != std::io::ErrorKind::Interrupted => return Err(error.into()),
@@ -253,8 +270,7 @@ impl Control {
             // No more than one of each client: they must not keep signals and workers waiting.
             for _ in 0..QUEUE_LEN {
                 let Ok(request) = self.requests.try_recv() else { break };
-                let answer = self.answer(&request.call);
-                request.answer(answer);
+                self.answer(request);
             }
             log::report_suppressed();
         }
@@ -275,6 +291,9 @@ impl Control {
                 }
                 Err(_) => break,
             }
+        }
+        if lost {
+            self.reap_attachments();
         }
         if lost || changed {
             self.running.publish(&self.file, &self.workers)?;
@@ -326,6 +345,7 @@ impl Control {
 
     /// Retries what is down and follows the node's addresses.
     fn look_around(&mut self) -> Result<(), PublishError> {
+        self.reap_attachments();
         self.look_at_keeper();
         let outcome = self.reconcile(false, &BTreeSet::new());
         self.let_kept_go();
@@ -459,10 +479,6 @@ impl Control {
         self.save(&before)?;
         let _ = self.adopt(self.file.clone(), before).map_err(|error| RpcError::of(&error))?;
         Err(RpcError::refused(reason))
-    }
-
-    fn answer(&mut self, call: &Call) -> Result<serde_json::Value, RpcError> {
-        super::answers::answer(self, call)
     }
 }
 

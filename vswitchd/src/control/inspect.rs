@@ -74,6 +74,9 @@ impl Control {
                 self.file.control.state.display()
             ));
         }
+        if self.cni.has(name) {
+            return Some(format!("the network configuration of CNI (port \"{name}\")"));
+        }
         let places = &self.file.places;
         let place = places.port(name).or_else(|| places.peer(name.parse().ok()?))?;
         Some(format!("{}:{}", place.file, place.line))
@@ -187,6 +190,9 @@ impl Control {
         for reason in &self.running.underlay.failed {
             find("underlay", Health::Bad, reason.clone(), None);
         }
+        if let Some(reason) = &self.cni.nat.trouble {
+            find("gateway", Health::Bad, reason.clone(), None);
+        }
         if let Some(reason) = self.keeper.trouble() {
             let remedy = "start vswitchd keeper: until it is back, interfaces end with the daemon";
             find("keeper", Health::Warning, reason, Some(remedy));
@@ -243,6 +249,7 @@ impl Control {
             ports: &ports,
             peers: &peers,
             peers_up: &peers_up,
+            attachments: self.cni.counts(),
             counters: &total,
             mac_entries: self.mac_entries(),
             slow: &self.slow.counters().read(),

@@ -5,9 +5,11 @@
 
 mod answers;
 mod apply;
+mod cni;
 pub mod daemon;
 mod inspect;
 mod kept;
+mod leases;
 mod mesh;
 pub mod plan;
 mod ports;

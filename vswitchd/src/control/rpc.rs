@@ -23,7 +23,11 @@
 //! | `diff` | none | array of [`DiffLine`] |
 //! | `doctor` | none | array of [`Finding`] |
 //! | `metrics` | none | a string, OpenMetrics text |
+//! | `cni.…` | | see [`cni`] |
 
+pub mod cni;
+
+use self::cni::{CniAdd, CniGc, CniKey, CniNetwork, CniStatus};
 use serde::de::{DeserializeOwned, Error as _, Unexpected};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
@@ -34,7 +38,8 @@ use vswitch_core::{Mac, Vlan};
 pub const PROTOCOL: u32 = 1;
 
 /// What `hello` lists beside the version, so that a client need not try.
-pub const FEATURES: &[&str] = &["diff", "doctor", "drops", "mac", "metrics", "port", "reload", "trace"];
+pub const FEATURES: &[&str] =
+    &["cni", "diff", "doctor", "drops", "mac", "metrics", "port", "reload", "trace"];
 
 /// The longest frame `trace` takes, in bytes.
 pub const MAX_TRACE_LEN: usize = 65_535;
@@ -76,6 +81,20 @@ pub enum Call {
     Doctor,
     /// `metrics`
     Metrics,
+    /// `cni.add`
+    CniAdd(Box<CniAdd>),
+    /// `cni.del`
+    CniDel(CniKey),
+    /// `cni.check`
+    CniCheck(CniKey),
+    /// `cni.gc`
+    CniGc(CniGc),
+    /// `cni.gone`
+    CniGone(CniNetwork),
+    /// `cni.status`
+    CniStatus(Box<CniStatus>),
+    /// `cni.list`
+    CniList,
 }
 
 /// A port and its settings, of `port.add` and `port.set`.
@@ -163,6 +182,15 @@ pub struct Trace {
 struct Nothing {}
 
 impl Call {
+    /// How many descriptors may come beside it: at least, at most.
+    pub(super) const fn descriptors(&self) -> (usize, usize) {
+        match self {
+            Self::CniAdd(_) => (1, 1),
+            Self::CniCheck(_) => (0, 1),
+            _ => (0, 0),
+        }
+    }
+
     /// The call that `method` and `params` make. `params` is an object, or null for none.
     ///
     /// # Errors
@@ -196,6 +224,13 @@ impl Call {
             "diff" => none(method, params).map(|()| Self::Diff)?,
             "doctor" => none(method, params).map(|()| Self::Doctor)?,
             "metrics" => none(method, params).map(|()| Self::Metrics)?,
+            "cni.add" => Self::CniAdd(Box::new(typed(method, params)?)),
+            "cni.del" => Self::CniDel(typed(method, params)?),
+            "cni.check" => Self::CniCheck(typed(method, params)?),
+            "cni.gc" => Self::CniGc(typed(method, params)?),
+            "cni.gone" => Self::CniGone(typed(method, params)?),
+            "cni.status" => Self::CniStatus(Box::new(typed(method, params)?)),
+            "cni.list" => none(method, params).map(|()| Self::CniList)?,
             "capture" => {
                 return Err(RpcError::method("method \"capture\" is not offered yet".to_owned()));
             }
@@ -309,8 +344,10 @@ impl RpcError {
     pub const REFUSED: i32 = -32000;
     /// The configuration file or a setting is bad; nothing was changed.
     pub const BAD_CONFIG: i32 = -32001;
-    /// The server cannot take the request now.
+    /// The server cannot take the request now, or not yet: it may be tried again.
     pub const UNAVAILABLE: i32 = -32002;
+    /// What the call is about is not known.
+    pub const UNKNOWN: i32 = -32003;
 
     fn new(code: i32, message: String, exit: u8) -> Self {
         Self { code, message, data: ErrorData { exit, causes: Vec::new() } }
@@ -354,6 +391,10 @@ impl RpcError {
 
     pub(super) fn request(message: impl Into<String>) -> Self {
         Self::new(Self::INVALID_REQUEST, message.into(), 1)
+    }
+
+    pub(super) fn unknown(message: impl Into<String>) -> Self {
+        Self::new(Self::UNKNOWN, message.into(), 1)
     }
 
     pub(super) fn unavailable(message: impl Into<String>) -> Self {

@@ -378,51 +378,56 @@ impl StateFile {
         })
     }
 
-    /// Replaces what it holds, wholly or not at all, also when the power fails: a new file (mode 0600) is
-    /// written beside it, flushed to the disk and renamed. Its directory is created (0755) when missing.
+    /// Replaces what it holds (see [`replace`]).
     ///
     /// # Errors
     /// When the operating system refuses; the old content is still there then.
     pub fn save(&self, state: &State) -> Result<(), StateError> {
-        let directory = match self.path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        let mut builder = DirBuilder::new();
-        builder.recursive(true).mode(0o755).create(directory).map_err(os("create directory", directory))?;
-        let mut unfinished = self.path.as_os_str().to_owned();
-        unfinished.push(".new");
-        let unfinished = PathBuf::from(unfinished);
-        // A leftover of a daemon that was killed here may belong to somebody else or be a link: never reused.
-        match fs::remove_file(&unfinished) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(os("remove", &unfinished)(error));
-            }
-            _ => {}
-        }
-        let written = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&unfinished)
-            .and_then(|mut file| {
-                file.write_all(state.to_json().as_bytes())?;
-                file.sync_all()
-            })
-            .and_then(|()| fs::rename(&unfinished, &self.path));
-        if let Err(error) = written {
-            drop(fs::remove_file(&unfinished));
-            return Err(os("write state file", &self.path)(error));
-        }
-        // The new content is in its place; a directory that cannot be flushed does not take it back.
-        if let Err(error) = File::open(directory).and_then(|directory| directory.sync_all()) {
-            log::warn(
-                "state directory not flushed",
-                &[("directory", &directory.display()), ("reason", &error)],
-            );
-        }
-        Ok(())
+        replace(&self.path, state.to_json().as_bytes())
     }
+}
+
+/// Replaces what the file at `path` holds, wholly or not at all, also when the power fails: a new file (mode 0600) is
+/// written beside it, flushed to the disk and renamed. Its directory is created (0755) when missing.
+///
+/// # Errors
+/// When the operating system refuses; the old content is still there then.
+pub(super) fn replace(path: &Path, content: &[u8]) -> Result<(), StateError> {
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let mut builder = DirBuilder::new();
+    builder.recursive(true).mode(0o755).create(directory).map_err(os("create directory", directory))?;
+    let mut unfinished = path.as_os_str().to_owned();
+    unfinished.push(".new");
+    let unfinished = PathBuf::from(unfinished);
+    // A leftover of a daemon that was killed here may belong to somebody else or be a link: never reused.
+    match fs::remove_file(&unfinished) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            return Err(os("remove", &unfinished)(error));
+        }
+        _ => {}
+    }
+    let written = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&unfinished)
+        .and_then(|mut file| {
+            file.write_all(content)?;
+            file.sync_all()
+        })
+        .and_then(|()| fs::rename(&unfinished, path));
+    if let Err(error) = written {
+        drop(fs::remove_file(&unfinished));
+        return Err(os("write state file", path)(error));
+    }
+    // The new content is in its place; a directory that cannot be flushed does not take it back.
+    if let Err(error) = File::open(directory).and_then(|directory| directory.sync_all()) {
+        log::warn("state directory not flushed", &[("directory", &directory.display()), ("reason", &error)]);
+    }
+    Ok(())
 }
 
 #[cfg(test)]

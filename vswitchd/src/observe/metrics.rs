@@ -17,6 +17,8 @@ pub struct View<'a> {
     pub peers: &'a [(String, PortId)],
     /// Whether there is a way to each of them.
     pub peers_up: &'a [(String, bool)],
+    /// Attachments of CNI that have a port, and those that are gone and still to be deleted.
+    pub attachments: (usize, usize),
     /// All workers' counts together.
     pub counters: &'a Counters,
     /// Entries in the MAC table.
@@ -60,6 +62,11 @@ pub fn open_metrics(view: &View<'_>) -> String {
     line(&mut out, "vswitch_mac_entries", &[], view.mac_entries);
     family(&mut out, "vswitch_stations_moved", "counter", "Stations that changed their port.");
     line(&mut out, "vswitch_stations_moved_total", &[], view.counters.moved);
+    family(&mut out, "vswitch_cni_attachments", "gauge", "Interfaces of pods that came by CNI.");
+    for (state, count) in [("attached", view.attachments.0), ("gone", view.attachments.1)] {
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
+        line(&mut out, "vswitch_cni_attachments", &[("state", state)], count);
+    }
     if let Some(up) = view.cluster_up {
         family(&mut out, "vswitch_cluster_up", "gauge", "Whether the cluster's store answers.");
         line(&mut out, "vswitch_cluster_up", &[], u64::from(up));
@@ -132,6 +139,7 @@ mod tests {
             peers: &[],
             slow: &SlowCounts::default(),
             cluster_up: Some(true),
+            attachments: (3, 1),
             peers_up: &[("10.0.0.1".to_owned(), true)],
             counters: &Counters::default(),
             mac_entries: 7,
@@ -141,6 +149,7 @@ mod tests {
         assert!(text.ends_with("# EOF\n"));
         assert!(text.contains("vswitch_port_receive_frames_total{port=\"a\\\"b\"} 0\n"));
         assert!(text.contains("vswitch_mac_entries 7\n"));
+        assert!(text.contains("vswitch_cni_attachments{state=\"attached\"} 3\n"));
         assert!(text.contains("vswitch_peer_up{peer=\"10.0.0.1\"} 1\n"));
         assert!(text.contains("vswitch_worker_busy_seconds_total{worker=\"0\"} 1.5\n"));
     }

@@ -9,6 +9,7 @@ use crate::cluster::{
     Key, KeyRange, Keys, Members, NodeRecord, RecordError, StationRecord, Stations, SuspectRecord,
 };
 use crate::config;
+use crate::ipam::Claims;
 use crate::observe::log;
 use crate::slow::PeerState;
 use crossbeam_channel::{Receiver, bounded};
@@ -49,6 +50,10 @@ pub(in super::super) struct Cluster {
     lost: BTreeMap<String, Instant>,
     /// Stations that a frame has just put elsewhere than their claim does.
     pub(super) contested: BTreeSet<(Vni, Mac)>,
+    /// Whose addresses are whose.
+    pub(super) claims: Claims,
+    /// Whether the store has said something new of them.
+    pub(super) claims_changed: bool,
 }
 
 /// How long a station that was seen twice is remembered as such (RFC 7432 §15.1's M).
@@ -89,6 +94,8 @@ impl Cluster {
             next_refresh: Instant::ZERO,
             lost: BTreeMap::new(),
             contested: BTreeSet::new(),
+            claims: Claims::new(node),
+            claims_changed: false,
             config,
         };
         cluster.watch();
@@ -165,12 +172,13 @@ impl Cluster {
         let rival = self.members.rival().map(|rival| format!("another node uses this node's name: {rival}"));
         let ignored = [self.members.ignored(), self.stations.ignored()].into_iter().flatten();
         let ignored = ignored.map(|reason| format!("some records are ignored: {reason}"));
-        away.chain(rival).chain(ignored).collect()
+        away.chain(rival).chain(ignored).chain(self.claims.troubles()).collect()
     }
 
     /// Tells the source which keys matter.
     pub(super) fn watch(&self) {
-        let mut ranges: Vec<KeyRange> = vec![self.keys.nodes_range(), self.keys.suspects_range()];
+        let mut ranges: Vec<KeyRange> =
+            vec![self.keys.nodes_range(), self.keys.suspects_range(), self.keys.ipam_range()];
         ranges.extend(self.keys.station_ranges(&self.watched));
         self.etcd.watch(ranges);
     }
@@ -212,6 +220,10 @@ impl Control {
             }
         }
         self.carry_out_stations(now);
+        if self.mesh.cluster.as_mut().is_some_and(|cluster| std::mem::take(&mut cluster.claims_changed)) {
+            self.follow_claims();
+            self.mesh.claims_came = true;
+        }
         members
     }
 }
@@ -227,7 +239,7 @@ impl Cluster {
         match event {
             StoreEvent::Up => {
                 log::info("cluster store up", &[("prefix", &self.config.prefix)]);
-                self.away = None;
+                (self.away, self.claims_changed) = (None, true);
                 false
             }
             StoreEvent::Down { reason } => {
@@ -253,6 +265,10 @@ impl Cluster {
                     }
                     false
                 }
+                Some(claimed @ (Key::Block { .. } | Key::Address { .. })) => {
+                    self.claimed(&key, claimed, &value);
+                    false
+                }
                 None => false,
             },
             StoreEvent::Deleted { key } => match self.keys.parse(&key) {
@@ -264,6 +280,10 @@ impl Cluster {
                 }
                 Some(Key::Station { vni, mac, node }) => {
                     self.stations.deleted(now, vni, mac, &node);
+                    false
+                }
+                Some(claimed @ (Key::Block { .. } | Key::Address { .. })) => {
+                    self.unclaimed(claimed);
                     false
                 }
                 Some(Key::Suspect { .. }) | None => false,
@@ -295,6 +315,10 @@ impl Cluster {
                 self.take(now, node, StoreEvent::Put { key, value }, suspects) | changed
             });
         }
+        if *range == self.keys.ipam_range() {
+            self.claims_listed(entries);
+            return false;
+        }
         if let Some(vnis) = self.keys.vnis_of(range) {
             let records = entries.into_iter().filter_map(|(key, value)| {
                 let (place, node) = self.keys.parse(&key)?.into_claim()?;
@@ -308,7 +332,7 @@ impl Cluster {
 }
 
 /// A record that can be read; of one that cannot, the log tells now and then.
-fn good<T>(key: &str, record: Result<T, RecordError>) -> Option<T> {
+pub(super) fn good<T>(key: &str, record: Result<T, RecordError>) -> Option<T> {
     let complain = |error: &RecordError| {
         log::limited(
             log::Level::Warn,

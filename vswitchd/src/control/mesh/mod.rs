@@ -4,6 +4,7 @@
 //! and addresses, and this node's own words go back. Not here: how a store is spoken to (see [`super::source`]), what
 //! follows from claims (see [`crate::cluster`]), how a peer is asked (see [`crate::slow`]).
 
+mod claims;
 mod cluster;
 mod learned;
 mod peers;
@@ -47,6 +48,8 @@ pub(super) struct Mesh {
     probed: Vec<Probed>,
     /// Stations that were announced: by port, what with, and the link they are behind.
     announced: BTreeMap<String, Announced>,
+    /// Whether the store has said something new of addresses since it was last looked at.
+    pub(super) claims_came: bool,
 }
 
 /// DNS names that are being followed.
@@ -94,6 +97,7 @@ impl Mesh {
             last_members: Instant::ZERO,
             probed: Vec::new(),
             announced: BTreeMap::new(),
+            claims_came: false,
         }
     }
 
@@ -222,6 +226,7 @@ impl Control {
         self.clear_reports();
         self.carry_out_stations(now);
         self.refresh_stations(now);
+        self.follow_claims();
     }
 
     /// Takes the words of all sources; whether the wishes changed, and it is time to carry them out.

@@ -4,6 +4,7 @@
 //! other. Not here: which claim wins (see [`crate::cluster::Stations`]).
 
 use super::super::daemon::Control;
+use super::super::running::RunningPort;
 use super::cluster::{Cluster, DUPLICATE_MEMORY};
 use crate::cluster::Change;
 use crate::datapath::PortLink;
@@ -13,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use vswitch_core::mac_table::{Learned, Refused};
+use vswitch_core::port::Group;
 use vswitch_core::switch::StationEvent;
 use vswitch_core::{Attachment, Instant, Mac, MacTable, PortId, Segment, Vlan, Vni};
 
@@ -41,7 +43,10 @@ impl Control {
     pub(in super::super) fn note_station(&mut self, event: StationEvent, now: Instant) {
         let topology = Arc::clone(&self.running.setup.topology);
         let Some(vni) = topology.vni_of(event.segment) else { return };
-        let is_local = |id: PortId| topology.port(id).is_some_and(|port| port.tunnel().is_none());
+        // What is the same on every node is not told: a port of the host that nothing crosses from to the mesh.
+        let is_local = |id: PortId| {
+            topology.port(id).is_some_and(|port| port.tunnel().is_none() && port.group != Group::MESH)
+        };
         let name = is_local(event.port).then(|| self.running.name_of(event.port));
         let member =
             self.running.peers.values().any(|peer| peer.id == event.port && peer.config.node.is_some());
@@ -83,7 +88,9 @@ impl Control {
         now: Instant,
     ) {
         let name = self.running.ports.iter().find(|(_, running)| running.id == port);
-        let Some(name) = name.map(|(name, _)| name.clone()) else { return };
+        let Some((name, false)) = name.map(|(name, port)| (name.clone(), port.config.split_horizon)) else {
+            return;
+        };
         // Whom the MAC table does not take, or has elsewhere by now, is not remembered by way of its addresses either.
         let macs = &self.running.macs;
         if macs.lookup(now, segment, mac).is_none() {
@@ -111,11 +118,11 @@ impl Control {
         self.mesh.announced.retain(|name, _| ports.get(name).is_some_and(|port| port.link.is_some()));
         for (name, port) in ports {
             let Some(link) = &port.link else { continue };
-            if port.config.addresses.is_empty() || untagged_segment(&port.config.attachment()).is_none() {
+            let addresses = self.cni.configured_addresses(name, &port.config);
+            if addresses.is_empty() || untagged_segment(&port.config.attachment()).is_none() {
                 continue;
             }
             let mac = port.config.mac_for(&self.node);
-            let addresses: Vec<IpAddr> = port.config.addresses.iter().map(|(address, _)| *address).collect();
             let same = |told: &Announced| {
                 told.link.as_ptr() == Arc::as_ptr(link) && told.mac == mac && told.addresses == addresses
             };
@@ -131,10 +138,11 @@ impl Control {
     /// Claims what is behind ports by configuration and takes back what was behind ports that are gone.
     pub(super) fn follow_local_stations(&mut self, now: Instant) {
         let mut wanted = BTreeMap::new();
-        for (name, port) in self.running.ports.iter().filter(|(_, port)| port.link.is_some()) {
+        let told = |port: &&RunningPort| port.link.is_some() && !port.config.split_horizon;
+        for (name, port) in self.running.ports.iter().filter(|(_, port)| told(port)) {
             let Some(segment) = untagged_segment(&port.config.attachment()) else { continue };
             let Some(vni) = self.running.setup.topology.vni_of(segment) else { continue };
-            let addresses = port.config.addresses.iter().map(|(address, _)| *address).collect();
+            let addresses = self.cni.configured_addresses(name, &port.config);
             let station = Configured { port: name.clone(), id: port.id, segment, addresses };
             wanted.insert((vni, port.config.mac_for(&self.node)), station);
         }

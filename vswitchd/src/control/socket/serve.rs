@@ -6,11 +6,12 @@
 
 use super::Server;
 use crate::control::rpc::{self, Call, RpcError};
+use crate::sys::rights;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded, select};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::HashMap;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -21,7 +22,7 @@ use std::thread;
 use std::time::Duration;
 
 /// How many clients may be connected at once.
-pub const MAX_CONNECTIONS: usize = 32;
+pub const MAX_CONNECTIONS: usize = 256;
 /// The longest line a client may send, in bytes, without its end.
 pub const MAX_LINE_LEN: usize = 1 << 20;
 /// How many requests may wait for the control thread: one per client.
@@ -36,6 +37,8 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 pub struct Request {
     /// What is asked for.
     pub call: Call,
+    /// What came beside it by SCM_RIGHTS: as many descriptors as the call takes.
+    pub descriptors: Vec<OwnedFd>,
     /// Where the answer goes; dropping it tells the client that there is none.
     pub reply: Sender<Result<Value, RpcError>>,
 }
@@ -246,7 +249,17 @@ fn start(
     let (serving, alive) = (Arc::clone(shared), alive.clone());
     let spawned = thread::Builder::new().name("control-client".to_owned()).spawn(move || {
         // A client that fails is gone; there is nobody to tell.
-        drop(Conversation { id, stream: &stream, shared: &serving, read: Vec::new(), searched: 0 }.run());
+        drop(
+            Conversation {
+                id,
+                stream: &stream,
+                shared: &serving,
+                read: Vec::new(),
+                descriptors: Vec::new(),
+                searched: 0,
+            }
+            .run(),
+        );
         drop(stream.shutdown(Shutdown::Both));
         serving.clients().connected.remove(&id);
         drop(alive);
@@ -297,6 +310,8 @@ struct Conversation<'a> {
     shared: &'a Shared,
     /// Read and not yet used.
     read: Vec<u8>,
+    /// Arrived with it, for the next line that ends.
+    descriptors: Vec<OwnedFd>,
     /// How much of it is known to hold no end of line.
     searched: usize,
 }
@@ -350,10 +365,15 @@ impl Conversation<'_> {
             }
             // Silence between lines may last; silence within one may not.
             self.stream.set_read_timeout((self.searched > 0).then_some(self.shared.patience))?;
-            let mut stream = self.stream;
-            match stream.read(&mut chunk) {
-                Ok(0) => return Ok(Next::End),
-                Ok(len) => self.read.extend_from_slice(&chunk[..len]),
+            match rights::receive(self.stream, &mut chunk) {
+                Ok((0, _)) => return Ok(Next::End),
+                Ok((len, descriptors)) => {
+                    self.read.extend_from_slice(&chunk[..len]);
+                    self.descriptors.extend(descriptors);
+                    if self.descriptors.len() > rights::DESCRIPTORS {
+                        return Err(ErrorKind::InvalidData.into());
+                    }
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                     return Ok(Next::Late);
@@ -364,7 +384,8 @@ impl Conversation<'_> {
     }
 
     /// The answer to a line; a notification has none.
-    fn answer(&self, line: &[u8]) -> Option<Value> {
+    fn answer(&mut self, line: &[u8]) -> Option<Value> {
+        let descriptors = std::mem::take(&mut self.descriptors);
         let parsed: Value = match serde_json::from_slice(line) {
             Ok(parsed) => parsed,
             Err(error) => {
@@ -390,7 +411,7 @@ impl Conversation<'_> {
         if !(request.params.is_null() || request.params.is_object() || request.params.is_array()) {
             return refuse("params is an object".to_owned());
         }
-        let result = self.call(&request.method, request.params);
+        let result = self.call(&request.method, request.params, descriptors);
         let id = request.id?;
         Some(match result {
             Ok(result) => json!({"jsonrpc": "2.0", "id": id, "result": result}),
@@ -398,7 +419,7 @@ impl Conversation<'_> {
         })
     }
 
-    fn call(&self, method: &str, params: Value) -> Result<Value, RpcError> {
+    fn call(&self, method: &str, params: Value, descriptors: Vec<OwnedFd>) -> Result<Value, RpcError> {
         if method == "hello" {
             rpc::none(method, params)?;
             self.set_asking(false);
@@ -409,10 +430,17 @@ impl Conversation<'_> {
             }));
         }
         let call = Call::parse(method, params)?;
+        let (least, most) = call.descriptors();
+        if !(least..=most).contains(&descriptors.len()) {
+            let came = descriptors.len();
+            return Err(RpcError::params(format!(
+                "{method}: takes {least} to {most} descriptors; {came} came with it"
+            )));
+        }
         let stopping = || RpcError::unavailable("the daemon is stopping");
         let (reply, answer) = bounded(1);
         self.set_asking(true);
-        let sent = self.shared.requests.try_send(Request { call, reply });
+        let sent = self.shared.requests.try_send(Request { call, descriptors, reply });
         let result = match sent {
             Err(TrySendError::Full(_)) => {
                 Err(RpcError::unavailable("too many requests are waiting; try again"))
