@@ -3,6 +3,10 @@
 //! A [`Netlink`] speaks to the namespace it was opened in, from whatever thread. Every request waits for the
 //! kernel's answer; an error carries the kernel's errno. What a TAP should look like is decided elsewhere.
 
+mod route;
+
+pub use route::Route;
+
 use super::netns;
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkBuffer,
