@@ -3,6 +3,7 @@
 
 pub mod cases;
 pub mod cluster_body;
+pub mod cni;
 pub mod config_body;
 pub mod daemon;
 pub mod driven;
