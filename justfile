@@ -36,6 +36,11 @@ mesh-lab nodes="100" *ARGS:
     cargo build --release --locked -p vswitchd
     cargo run --release --locked -p vswitch-benches --bin mesh-lab -- {{nodes}} {{ARGS}}
 
+# That many pods at once by CNI, ours beside the stock plugins, measured, as root; `--rounds N`
+cni-lab pods="50" *ARGS:
+    cargo build --release --locked -p vswitchd -p vswitch-cni
+    cargo run --release --locked -p vswitch-benches --bin cni-lab -- {{pods}} {{ARGS}}
+
 # Instructions a frame takes in the core, beside the counts kept; `--write` keeps the new ones. Needs valgrind
 instructions *ARGS:
     cargo run --quiet --release --locked -p vswitch-benches --bin instructions -- {{ARGS}}
@@ -43,6 +48,14 @@ instructions *ARGS:
 # Two nodes, VLANs, VXLAN and real TAPs in private namespaces
 demo *ARGS:
     cargo run --release --locked -p vswitchd -- demo {{ARGS}}
+
+# A Debian package of static programs, in target/packages
+deb:
+    packaging/deb/build
+
+# A container image of the same, without base image and without any registry
+image:
+    packaging/image/build
 
 # The documentation, private items and all
 doc:

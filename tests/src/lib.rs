@@ -20,6 +20,7 @@ pub mod node;
 pub mod numbered;
 pub mod offload_body;
 pub mod ovs;
+pub mod packaged;
 pub mod pcap;
 pub mod prober_body;
 pub mod probing;

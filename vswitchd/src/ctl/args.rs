@@ -2,7 +2,8 @@
 //!
 //! Not here: talking to the daemon.
 
-use super::DEFAULT_SOCKET;
+use super::client::Daemon;
+use super::{DEFAULT_SOCKET, cni};
 use crate::control::rpc::Call;
 use lexopt::{Arg, Parser, ValueExt};
 use serde_json::{Map, Value, json};
@@ -31,7 +32,19 @@ usage: vswitchctl [OPTION…] VERB …
   reload                          read the configuration file again
   diff                            what a reload would change (+ add, - remove, ~ change)
   doctor                          look for what is wrong and say what to do
+  cni [list]                      the interfaces that container runtimes asked for
+  cni install [FILE]              install the CNI plugin and, once the daemon is ready, FILE as its network
+                                  configuration list (default /etc/vswitchd/cni.conflist)
+  cni uninstall                   remove both
   capture                         not offered yet
+
+options of cni install and cni uninstall:
+  --bin-dir DIR      where the runtime looks for plugins (default /opt/cni/bin)
+  --conf-dir DIR     where it looks for network configuration (default /etc/cni/net.d)
+  --conf-name NAME   what the list is called there (default 10-vswitch.conflist); runtimes take the first
+  --binary FILE      install: the plugin (default: vswitch-cni beside vswitchctl, or in /usr/lib/cni)
+  --follow           install: stay; the list is there while the daemon is ready, and goes with SIGTERM
+  --force            uninstall: remove the plugin also while there are interfaces that it has to remove
 
 options:
   --socket PATH      the daemon's socket (default $VSWITCHD_SOCKET, or /run/vswitchd/control.sock)
@@ -63,13 +76,14 @@ pub(super) enum Order {
     Refuse(String),
     /// Ask the daemon.
     Call(Invocation),
+    /// Install or remove the CNI plugin.
+    Cni(cni::Order),
 }
 
 /// A call to make and how to show its answer.
 #[derive(Debug)]
 pub(super) struct Invocation {
-    pub(super) socket: PathBuf,
-    pub(super) timeout: Duration,
+    pub(super) daemon: Daemon,
     pub(super) json: bool,
     pub(super) method: &'static str,
     pub(super) params: Value,
@@ -91,6 +105,7 @@ pub(super) enum Answer {
     Reload,
     Diff,
     Doctor,
+    Attachments,
     /// Of a change: nothing, or a few numbers.
     Done,
 }
@@ -119,6 +134,7 @@ struct Options {
     vlan: Option<u16>,
     by_port: bool,
     all: bool,
+    cni: cni::Options,
 }
 
 pub(super) fn parse(
@@ -147,6 +163,12 @@ pub(super) fn parse(
             Arg::Long("vlan") => options.vlan = Some(vlan(&parser.value()?.string()?)?),
             Arg::Long("by-port") => options.by_port = true,
             Arg::Long("all") => options.all = true,
+            Arg::Long("bin-dir") => options.cni.bin_dir = Some(parser.value()?.into()),
+            Arg::Long("conf-dir") => options.cni.conf_dir = Some(parser.value()?.into()),
+            Arg::Long("conf-name") => options.cni.conf_name = Some(parser.value()?.string()?),
+            Arg::Long("binary") => options.cni.binary = Some(parser.value()?.into()),
+            Arg::Long("follow") => options.cni.follow = true,
+            Arg::Long("force") => options.cni.force = true,
             Arg::Value(word) => words.push(word.string()?),
             other => return Err(other.unexpected().into()),
         }
@@ -155,27 +177,35 @@ pub(super) fn parse(
     if let ["capture", ..] = words[..] {
         return Ok(Order::Refuse("capture is not offered yet".to_owned()));
     }
-    let (method, params, answer) = call(&words, &options)?;
-    // The daemon's own check, so that wrong words are told from a refusal even when no daemon runs.
-    Call::parse(method, params.clone()).map_err(|error| UsageError(error.message))?;
     let empty = |path: &OsString| path.is_empty();
     if options.socket.as_ref().is_some_and(empty) {
         return usage("--socket needs a path");
     }
-    let socket = options.socket.or_else(|| socket.filter(|path| !empty(path)));
-    Ok(Order::Call(Invocation {
+    let socket = options.socket.clone().or_else(|| socket.filter(|path| !empty(path)));
+    let daemon = Daemon {
         socket: socket.map_or_else(|| PathBuf::from(DEFAULT_SOCKET), PathBuf::from),
         timeout: Duration::from_secs(options.timeout.unwrap_or(60)),
-        json: options.json,
-        method,
-        params,
-        answer,
-    }))
+    };
+    if let ["cni", verb @ ("install" | "uninstall"), files @ ..] = &words[..] {
+        if options.json {
+            return usage(format!("--json goes with questions to the daemon, not with cni {verb}"));
+        }
+        foreign(&words, &options)?;
+        return options.cni.order(verb, files, daemon).map(Order::Cni).map_err(UsageError);
+    }
+    if let Some(name) = options.cni.given() {
+        return usage(format!("{name} goes with cni install and cni uninstall only"));
+    }
+    let (method, params, answer) = call(&words, &options)?;
+    // The daemon's own check, so that wrong words are told from a refusal even when no daemon runs.
+    Call::parse(method, params.clone()).map_err(|error| UsageError(error.message))?;
+    Ok(Order::Call(Invocation { daemon, json: options.json, method, params, answer }))
 }
 
 type Made = (&'static str, Value, Answer);
 
-fn call(words: &[&str], options: &Options) -> Result<Made, UsageError> {
+/// Refuses options that go with other verbs.
+fn foreign(words: &[&str], options: &Options) -> Result<(), UsageError> {
     let filtered = matches!(words, ["mac"] | ["mac", "list" | "flush"]);
     let drops = matches!(words, ["drops"]);
     for (given, fits, name, verbs) in [
@@ -188,6 +218,11 @@ fn call(words: &[&str], options: &Options) -> Result<Made, UsageError> {
             return usage(format!("{name} goes with {verbs} only"));
         }
     }
+    Ok(())
+}
+
+fn call(words: &[&str], options: &Options) -> Result<Made, UsageError> {
+    foreign(words, options)?;
     Ok(match *words {
         [] => return usage("a verb is missing"),
         ["status"] => ("status", json!({}), Answer::Status),
@@ -208,6 +243,7 @@ fn call(words: &[&str], options: &Options) -> Result<Made, UsageError> {
             ("mac.add", json!({"port": port, "vlan": vlan(tag)?, "mac": mac}), Answer::Done)
         }
         ["mac", "del", tag, mac] => ("mac.del", json!({"vlan": vlan(tag)?, "mac": mac}), Answer::Done),
+        ["cni"] | ["cni", "list"] => ("cni.list", json!({}), Answer::Attachments),
         ["drops"] => (
             "drops",
             json!({"by_port": options.by_port, "all": options.all}),
@@ -237,14 +273,15 @@ fn expected(verb: &str, rest: &[&str]) -> String {
         ("mac", Some("del")) => "mac del VLAN MAC",
         ("mac", Some("flush")) => "mac flush [--port P] [--vlan V]",
         ("mac", _) => "mac [list | add | del | flush]",
+        ("cni", _) => "cni [list | install [FILE] | uninstall]",
         ("trace", _) => "trace PORT FRAME_HEX",
         ("status" | "drops" | "reload" | "diff" | "doctor", Some(extra)) => {
             return format!("{verb} takes no {extra:?}");
         }
         _ => {
             return format!(
-                "unknown verb {verb:?}; expected status, port, peer, segment, mac, drops, trace, capture, \
-                 reload, diff or doctor"
+                "unknown verb {verb:?}; expected status, port, peer, segment, mac, drops, trace, cni, \
+                 capture, reload, diff or doctor"
             );
         }
     };
@@ -370,6 +407,8 @@ mod tests {
             ("reload", "reload", json!({})),
             ("diff", "diff", json!({})),
             ("doctor", "doctor", json!({})),
+            ("cni", "cni.list", json!({})),
+            ("cni list", "cni.list", json!({})),
         ] {
             let made = invocation(line);
             assert_eq!((made.method, &made.params), (method, &params), "{line}");
@@ -380,9 +419,12 @@ mod tests {
     fn options_stand_anywhere_and_the_environment_comes_last() {
         let made = invocation("port --json --socket /a/b list --timeout 5");
         assert!(made.json);
-        assert_eq!((made.socket, made.timeout), (PathBuf::from("/a/b"), Duration::from_secs(5)));
+        assert_eq!(
+            (made.daemon.socket, made.daemon.timeout),
+            (PathBuf::from("/a/b"), Duration::from_secs(5))
+        );
         let from = |env: &str| match parse([OsString::from("status")], Some(env.into())).unwrap() {
-            Order::Call(invocation) => invocation.socket,
+            Order::Call(invocation) => invocation.daemon.socket,
             other => panic!("{other:?}"),
         };
         assert_eq!(from("/c"), PathBuf::from("/c"));
@@ -415,6 +457,13 @@ mod tests {
             ("status --socket", "--socket"),
             ("status --timeout 0", "86400"),
             ("status --json=yes", "--json"),
+            ("cni lsit", "cni [list | install"),
+            ("cni list --follow", "--follow goes with"),
+            ("status --bin-dir /x", "--bin-dir goes with"),
+            ("cni install a b", "one FILE"),
+            ("cni install --json", "--json"),
+            ("cni install --vlan 1", "--vlan goes with"),
+            ("cni install --conf-name x.conf", ".conflist"),
         ] {
             let Err(error) = parsed(line) else { panic!("{line} was taken") };
             let text = error.to_string();

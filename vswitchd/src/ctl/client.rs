@@ -1,6 +1,5 @@
 //! One call over the control socket, from the client's side. Not here: what the answer means.
 
-use super::args::Invocation;
 use crate::control::rpc::{PROTOCOL, RpcError};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -9,6 +8,16 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
+use std::time::Duration;
+
+/// A daemon that may be asked.
+#[derive(Clone, Debug)]
+pub(super) struct Daemon {
+    /// Its control socket.
+    pub(super) socket: PathBuf,
+    /// How long to wait for an answer.
+    pub(super) timeout: Duration,
+}
 
 /// Why there is no result.
 #[derive(Debug)]
@@ -17,6 +26,8 @@ pub(super) enum Failure {
     Unavailable(String),
     /// The daemon answered with this error.
     Refused(RpcError),
+    /// What this program was to do itself could not be done; a sentence and the exit code.
+    Here(String, u8),
 }
 
 #[derive(Deserialize)]
@@ -27,32 +38,59 @@ struct Reply {
     error: Option<RpcError>,
 }
 
-pub(super) fn call(invocation: &Invocation) -> Result<Value, Failure> {
-    let (socket, timeout) = (&invocation.socket, invocation.timeout);
-    let unavailable = |error: &io::Error| Failure::Unavailable(sentence(invocation, error));
-    let stream = connect(socket.clone(), timeout).map_err(|error| unavailable(&error))?;
-    stream
-        .set_read_timeout(Some(timeout))
-        .and_then(|()| stream.set_write_timeout(Some(timeout)))
-        .map_err(|error| unavailable(&error))?;
-    let mut reader = BufReader::new(&stream);
-    let hello = ask(&stream, &mut reader, 1, "hello", &json!({})).map_err(|error| unavailable(&error))?;
-    let hello = hello.map_err(Failure::Refused)?;
-    let protocol = hello.get("protocol").and_then(Value::as_u64);
-    if protocol != Some(u64::from(PROTOCOL)) {
-        let theirs = protocol.map_or_else(|| "unknown".to_owned(), |version| version.to_string());
-        return Err(Failure::Refused(RpcError::refused(format!(
-            "the daemon on {socket:?} speaks version {theirs} of the protocol, this vswitchctl version {PROTOCOL}; \
-             use the vswitchctl that came with it"
-        ))));
+impl Daemon {
+    /// The answer to one call.
+    pub(super) fn call(&self, method: &str, params: &Value) -> Result<Value, Failure> {
+        let unavailable = |error: &io::Error| Failure::Unavailable(self.sentence(error));
+        let stream = connect(self.socket.clone(), self.timeout).map_err(|error| unavailable(&error))?;
+        stream
+            .set_read_timeout(Some(self.timeout))
+            .and_then(|()| stream.set_write_timeout(Some(self.timeout)))
+            .map_err(|error| unavailable(&error))?;
+        let mut reader = BufReader::new(&stream);
+        let hello = ask(&stream, &mut reader, 1, "hello", &json!({})).map_err(|error| unavailable(&error))?;
+        let hello = hello.map_err(Failure::Refused)?;
+        let protocol = hello.get("protocol").and_then(Value::as_u64);
+        if protocol != Some(u64::from(PROTOCOL)) {
+            let theirs = protocol.map_or_else(|| "unknown".to_owned(), |version| version.to_string());
+            return Err(Failure::Refused(RpcError::refused(format!(
+                "the daemon on {:?} speaks version {theirs} of the protocol, this vswitchctl version {PROTOCOL}; \
+                 use the vswitchctl that came with it",
+                self.socket
+            ))));
+        }
+        ask(&stream, &mut reader, 2, method, params)
+            .map_err(|error| unavailable(&error))?
+            .map_err(Failure::Refused)
     }
-    ask(&stream, &mut reader, 2, invocation.method, &invocation.params)
-        .map_err(|error| unavailable(&error))?
-        .map_err(Failure::Refused)
+
+    /// Why it does not answer, and what to do.
+    fn sentence(&self, error: &io::Error) -> String {
+        let start = "start it with vswitchd --config FILE, or name its socket with --socket PATH";
+        let (what, remedy) = match error.kind() {
+            ErrorKind::NotFound => ("there is no such socket".to_owned(), start),
+            ErrorKind::ConnectionRefused => ("the daemon that made the socket has gone".to_owned(), start),
+            ErrorKind::PermissionDenied => {
+                ("permission denied".to_owned(), "run vswitchctl as root or as the daemon's user")
+            }
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => (
+                format!("nothing came within {} seconds", self.timeout.as_secs()),
+                "look at its log, or wait longer with --timeout SECONDS",
+            ),
+            ErrorKind::UnexpectedEof | ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => {
+                ("it closed the connection without an answer".to_owned(), "look at its log and try again")
+            }
+            ErrorKind::InvalidData => {
+                ("what answers there is no vswitchd".to_owned(), "name its socket with --socket PATH")
+            }
+            _ => (error.to_string(), start),
+        };
+        format!("vswitchd does not answer on {:?}: {what}; {remedy}", self.socket)
+    }
 }
 
 /// Connects, or gives up after `timeout`: connect(2) waits for as long as the daemon's backlog is full.
-fn connect(socket: PathBuf, timeout: std::time::Duration) -> io::Result<UnixStream> {
+fn connect(socket: PathBuf, timeout: Duration) -> io::Result<UnixStream> {
     let (connected, result) = channel();
     thread::Builder::new().spawn(move || drop(connected.send(UnixStream::connect(socket))))?;
     match result.recv_timeout(timeout) {
@@ -83,27 +121,4 @@ fn ask(
     }
     let reply: Reply = serde_json::from_slice(&line).map_err(|_| io::Error::from(ErrorKind::InvalidData))?;
     Ok(reply.error.map_or(Ok(reply.result), Err))
-}
-
-fn sentence(invocation: &Invocation, error: &io::Error) -> String {
-    let start = "start it with vswitchd --config FILE, or name its socket with --socket PATH";
-    let (what, remedy) = match error.kind() {
-        ErrorKind::NotFound => ("there is no such socket".to_owned(), start),
-        ErrorKind::ConnectionRefused => ("the daemon that made the socket has gone".to_owned(), start),
-        ErrorKind::PermissionDenied => {
-            ("permission denied".to_owned(), "run vswitchctl as root or as the daemon's user")
-        }
-        ErrorKind::WouldBlock | ErrorKind::TimedOut => (
-            format!("nothing came within {} seconds", invocation.timeout.as_secs()),
-            "look at its log, or wait longer with --timeout SECONDS",
-        ),
-        ErrorKind::UnexpectedEof | ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => {
-            ("it closed the connection without an answer".to_owned(), "look at its log and try again")
-        }
-        ErrorKind::InvalidData => {
-            ("what answers there is no vswitchd".to_owned(), "name its socket with --socket PATH")
-        }
-        _ => (error.to_string(), start),
-    };
-    format!("vswitchd does not answer on {:?}: {what}; {remedy}", invocation.socket)
 }

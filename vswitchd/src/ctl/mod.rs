@@ -1,10 +1,12 @@
-//! `vswitchctl`: arguments in, one call to the daemon, its answer as a table or as JSON.
+//! `vswitchctl`: arguments in, one call to the daemon, its answer as a table or as JSON; and the installation of the
+//! CNI plugin.
 //!
 //! A client of the control socket like any other: it can do nothing that another client could not. Not here:
 //! the process itself (see `bin/vswitchctl.rs`).
 
 mod args;
 mod client;
+mod cni;
 mod text;
 
 use crate::control::rpc::{ReloadAnswer, RpcError};
@@ -45,13 +47,11 @@ pub fn run(
         }
         Ok(Order::Call(invocation)) => match call(&invocation, err) {
             Ok(done) => done,
-            Err(failure) => {
-                say(err, &failure.message());
-                for cause in failure.causes() {
-                    say_cause(err, cause);
-                }
-                return failure.exit();
-            }
+            Err(failure) => return failure.report(err),
+        },
+        Ok(Order::Cni(order)) => match order.run(err) {
+            Ok(text) => (text, EXIT_GOOD),
+            Err(failure) => return failure.report(err),
         },
         Err(usage) => {
             say(err, &format!("{usage}; vswitchctl --help shows how"));
@@ -68,7 +68,7 @@ pub fn run(
 }
 
 fn call(invocation: &Invocation, err: &mut dyn Write) -> Result<(String, u8), Failure> {
-    let mut answer = client::call(invocation)?;
+    let mut answer = invocation.daemon.call(invocation.method, &invocation.params)?;
     if let Answer::Drops { all: false } = invocation.answer
         && let Some(rows) = answer.as_array_mut()
     {
@@ -112,16 +112,23 @@ fn say_cause(err: &mut dyn Write, text: &str) {
 }
 
 impl Failure {
+    /// Says it, and gives the exit code.
+    fn report(&self, err: &mut dyn Write) -> u8 {
+        say(err, &self.message());
+        self.causes().iter().for_each(|cause| say_cause(err, cause));
+        self.exit()
+    }
+
     fn message(&self) -> String {
         match self {
-            Self::Unavailable(message) => message.clone(),
+            Self::Unavailable(message) | Self::Here(message, _) => message.clone(),
             Self::Refused(RpcError { message, .. }) => message.clone(),
         }
     }
 
     fn causes(&self) -> &[String] {
         match self {
-            Self::Unavailable(_) => &[],
+            Self::Unavailable(_) | Self::Here(..) => &[],
             Self::Refused(error) => &error.data.causes,
         }
     }
@@ -129,6 +136,7 @@ impl Failure {
     const fn exit(&self) -> u8 {
         match self {
             Self::Unavailable(_) => EXIT_UNAVAILABLE,
+            Self::Here(_, exit) => *exit,
             Self::Refused(error) => match error.data.exit {
                 code @ (EXIT_USAGE | EXIT_CONFIG) => code,
                 _ => EXIT_FAILED,

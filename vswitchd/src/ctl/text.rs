@@ -27,9 +27,11 @@ const PEERS: &[&str] = &["address", "name", "state", "mtu", "rx_frames", "rx_byt
 const SEGMENTS: &[&str] = &["segment", "name", "vlan", "vni"];
 const MACS: &[&str] = &["mac", "segment", "vlan", "vni", "port", "peer", "age_seconds", "state"];
 const DROPS: &[&str] = &["port", "reason", "count"];
+const ATTACHMENTS: &[&str] =
+    &["container", "ifname", "network", "port", "netns", "mac", "addresses", "state"];
 const STATUS: &[&str] = &["state", "version", "node", "uptime_seconds", "config", "underlay", "workers"];
 /// The tables whose columns are always the same, so that an empty one can show them.
-const HEADED: &[&[&str]] = &[PORTS, PEERS, MACS];
+const HEADED: &[&[&str]] = &[PORTS, PEERS, MACS, ATTACHMENTS];
 
 pub(super) fn render(answer: Answer, value: &Value) -> String {
     match (answer, value) {
@@ -37,6 +39,7 @@ pub(super) fn render(answer: Answer, value: &Value) -> String {
         (Answer::Peers, Value::Array(rows)) => table(PEERS, rows),
         (Answer::Segments, Value::Array(rows)) => table(SEGMENTS, rows),
         (Answer::Macs, Value::Array(rows)) => table(MACS, rows),
+        (Answer::Attachments, Value::Array(rows)) => table(ATTACHMENTS, rows),
         (Answer::Drops { .. }, Value::Array(rows)) => table(DROPS, rows),
         (Answer::Diff, Value::Array(lines)) => lines.iter().map(difference).collect(),
         (Answer::Doctor, Value::Array(findings)) => findings.iter().map(finding).collect(),
