@@ -10,6 +10,7 @@ use std::io;
 use std::path::Path;
 use vswitch_core::Vni;
 use vswitch_core::wire::{ip, neigh, vxlan};
+use vswitch_tests::cni_body::CNI_SEEDS;
 use vswitch_tests::pcap;
 
 /// The largest seed: longer ones make a fuzzer slow and are never needed.
@@ -54,6 +55,7 @@ fn main() -> io::Result<()> {
     seed(home, "guard", &claims)?;
     seed(home, "probe", &probings())?;
     seed(home, "cluster", &cluster_lives())?;
+    seed(home, "cni", &CNI_SEEDS.iter().map(|text| text.as_bytes().to_vec()).collect())?;
     seed(home, "config", &files)
 }
 

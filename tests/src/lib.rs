@@ -4,6 +4,7 @@
 pub mod cases;
 pub mod cluster_body;
 pub mod cni;
+pub mod cni_body;
 pub mod cni_runtimes;
 pub mod config_body;
 pub mod daemon;

@@ -6,6 +6,7 @@
 use std::panic::catch_unwind;
 use std::path::Path;
 use vswitch_tests::cluster_body::cluster_body;
+use vswitch_tests::cni_body::cni_body;
 use vswitch_tests::config_body::config_body;
 use vswitch_tests::guard_body::guard_body;
 use vswitch_tests::neigh_body::neigh_body;
@@ -26,6 +27,7 @@ fn body(target: &str, data: &[u8]) {
             any_bytes_body(data);
         }
         "cluster" => cluster_body(data),
+        "cni" => cni_body(data),
         "config" => config_body(data),
         "guard" => {
             let _ = guard_body(data);
