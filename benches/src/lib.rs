@@ -1,10 +1,11 @@
-//! What the benches share: criterion with short runs, frames, stations drawn at random, threads side by side, and a
-//! race.
+//! What the benches share: criterion with short runs, frames, stations drawn at random, threads side by side, a race,
+//! and a table of figures.
 //!
 //! Every bench counts in frames (or segments, or lookups): the time criterion prints is that of one, whatever the
 //! size of the batch. A full run takes minutes, not an hour, so a figure is good for about a tenth of itself; what
 //! is to be compared to a hair runs in one [`race`]. Not here: anything of the operating system.
 
+pub mod report;
 pub mod traffic;
 
 use criterion::{Bencher, Criterion};

@@ -5,7 +5,6 @@
 //! they do one after the other here. Not here: how the mesh is built (see `vswitch_tests::mesh`), and bare speed (see
 //! `compare`).
 
-mod report;
 mod run;
 
 use anyhow::{Context as _, bail};

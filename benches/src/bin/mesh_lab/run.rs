@@ -1,10 +1,10 @@
 //! The run: start everything, then one question after the other.
 
 use crate::Options;
-use crate::report::{Figure, Report};
 use anyhow::Context as _;
 use std::collections::BTreeMap;
 use std::time::Duration;
+use vswitch_benches::report::{Figure, Report};
 use vswitch_tests::etcd::Etcd;
 use vswitch_tests::lab::{Lab, Stopwatch};
 use vswitch_tests::mesh::{
@@ -115,7 +115,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<String> {
     copies(&mut report, &mesh, &pods, &plan.subnets[1].nodes, 2);
     stations(&mut report, &mesh, &pods, &all);
     dead(&mut report, &mut mesh, &pods, &all);
-    Ok(report.markdown())
+    Ok(report.markdown("A mesh of real daemons on one machine"))
 }
 
 fn circumstances(report: &mut Report, options: &Options) -> anyhow::Result<()> {

@@ -5,29 +5,30 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// What one question has brought: a figure, and whether it is within its target.
 #[derive(Debug)]
-pub(crate) struct Figure {
+pub struct Figure {
     /// With its unit.
-    pub(crate) text: String,
-    pub(crate) kept: bool,
+    pub text: String,
+    /// Whether it is.
+    pub kept: bool,
 }
 
 /// Rows, one a question.
 #[derive(Debug, Default)]
-pub(crate) struct Report {
+pub struct Report {
     head: String,
     rows: String,
 }
 
 impl Report {
     /// A line above the table.
-    pub(crate) fn note(&mut self, line: &str) {
+    pub fn note(&mut self, line: &str) {
         eprintln!("{line}");
         let _ = writeln!(self.head, "- {line}");
     }
 
     /// A row: `what` was measured, with `target`. A measurement that fails is a row that says so, and the next one is
     /// made all the same.
-    pub(crate) fn row(&mut self, what: &str, target: &str, measure: impl FnOnce() -> Figure) {
+    pub fn row(&mut self, what: &str, target: &str, measure: impl FnOnce() -> Figure) {
         let figure = catch_unwind(AssertUnwindSafe(measure)).unwrap_or_else(|panic| {
             let said = panic.downcast_ref::<String>().map(String::as_str);
             let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("failed");
@@ -40,10 +41,11 @@ impl Report {
         let _ = writeln!(self.rows, "| {what} | {text} | {target} | {kept} |");
     }
 
-    /// All of it, as Markdown.
-    pub(crate) fn markdown(&self) -> String {
+    /// All of it, as Markdown, under this title.
+    #[must_use]
+    pub fn markdown(&self, title: &str) -> String {
         format!(
-            "# A mesh of real daemons on one machine\n\n{}\n| what | measured | target | kept |\n|---|---|---|---|\n{}",
+            "# {title}\n\n{}\n| what | measured | target | kept |\n|---|---|---|---|\n{}",
             self.head, self.rows
         )
     }
