@@ -378,7 +378,7 @@ impl StateFile {
         })
     }
 
-    /// Replaces what it holds (see [`replace`]).
+    /// Replaces what it holds: a new file beside it is renamed into its place.
     ///
     /// # Errors
     /// When the operating system refuses; the old content is still there then.

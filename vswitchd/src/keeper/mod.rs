@@ -2,7 +2,7 @@
 //! daemon that opened it.
 //!
 //! A TAP lives as long as a descriptor of it is open somewhere. systemd's descriptor store is one such place
-//! ([`systemd`]), `vswitchd keeper` another ([`process`], spoken to by [`client`]). Not here: which ports there are,
+//! (`systemd.rs`), `vswitchd keeper` another ([`process`], spoken to by `client.rs`). Not here: which ports there are,
 //! and whether what comes back still fits one of them.
 
 mod child;

@@ -2,7 +2,7 @@
 //! is given a command, is its parent.
 //!
 //! It never looks into a descriptor. Only its own user and root may speak to it, and whoever says what it does not
-//! understand is disconnected: no client can end it. Not here: the words (see [`super::words`]).
+//! understand is disconnected: no client can end it. Not here: the words (see `words.rs`).
 
 use super::child::Child;
 use super::words::{AFTER, DONE, END, FORGET, HERE, Inbox, KEEP, LINE, REFUSED, escaped, unescaped};
