@@ -12,7 +12,7 @@ mod scripted;
 pub(crate) use scripted::{Hold, Scripted, UNAVAILABLE};
 
 use serde_json::{Value, json};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -110,7 +110,11 @@ impl Call {
             }
         }
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        child.stdin.take().unwrap().write_all(self.conf.to_string().as_bytes()).unwrap();
+        // One that refuses its environment may have ended before it was given anything to read.
+        match child.stdin.take().unwrap().write_all(self.conf.to_string().as_bytes()) {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
+            written => written.unwrap(),
+        }
         child
     }
 
