@@ -310,6 +310,30 @@ fn check(nodes: &[Node], pools: &Pools) {
 }
 
 #[test]
+fn a_block_in_which_another_node_had_something_first_is_not_used() {
+    let pools = pools(r#"[{"subnet":"10.0.0.0/26","block":28}]"#);
+    let asked = |node: &Node| match node.wishes.values().next() {
+        Some(Step::Claim(claim)) => claim.clone(),
+        other => panic!("{other:?}"),
+    };
+    let inside = |claim: &Claim, len: u8, owner: Option<Owner>| {
+        let range = Prefix::around(claim.range.network, len);
+        Claim { range, owner, ..claim.clone() }
+    };
+    for (len, holder) in [(29, None), (27, None), (32, Some(owner(9)))] {
+        let (mut node, now) = (Node::new(1), Instant::from_secs(1));
+        node.list(&Store::default(), now);
+        assert!(!node.lease(&pools, 0, &[], now, true));
+        let mine = asked(&node);
+        node.claims.put(inside(&mine, len, holder), "other".to_owned());
+        node.claims.put(mine.clone(), node.name.clone());
+        node.wishes.clear();
+        assert!(!node.lease(&pools, 0, &[], now, true), "{mine:?} beside a /{len}");
+        assert_ne!(asked(&node).range, mine.range);
+    }
+}
+
+#[test]
 fn however_late_nodes_hear_of_each_other_no_address_is_on_two_and_nothing_leaks() {
     let mut rng = Rng::from_env(2);
     let mut leased = 0;
@@ -318,11 +342,12 @@ fn however_late_nodes_hear_of_each_other_no_address_is_on_two_and_nothing_leaks(
             r#"[{"subnet":"10.0.0.0/25","block":29,"static":["10.0.0.64/28"]}]"#,
             r#"[{"subnet":"10.0.0.0/26","block":28},{"subnet":"fd00::/120","block":124,"static":["fd00::80/122"]}]"#,
         ];
-        // A node now and then has a configuration of other blocks, as while one is rolled out.
+        // Some nodes have a configuration of other blocks, for a time, as while one is rolled out.
         let other = pools(r#"[{"subnet":"10.0.0.0/25","block":28,"static":["10.0.0.64/28"]}]"#);
         let pools = pools(kinds[run % 2]);
         let mut store = Store::default();
         let mut nodes: Vec<Node> = (0..4).map(Node::new).collect();
+        let mut differs = [false; 4];
         let mut now = Instant::from_secs(1);
         for pod in 0..1500 {
             let n = rng.below(nodes.len());
@@ -333,7 +358,8 @@ fn however_late_nodes_hear_of_each_other_no_address_is_on_two_and_nothing_leaks(
                     let wanted = [ip(&format!("{single}{}", rng.below(8)))];
                     let wanted = if rng.one_in(4) { &wanted[..] } else { &[] };
                     let disk = !rng.one_in(10);
-                    let pools = if run % 4 == 2 && rng.one_in(8) { &other } else { &pools };
+                    differs[n] ^= run % 4 == 2 && rng.one_in(12);
+                    let pools = if differs[n] { &other } else { &pools };
                     leased += usize::from(node.lease(pools, pod, wanted, now, disk));
                 }
                 4 | 5 => {
