@@ -48,6 +48,19 @@ fn refused(book: &mut Book, pools: &Pools, number: usize, wanted: &[&str]) -> St
 }
 
 #[test]
+fn what_is_in_use_stays_so_when_the_pool_is_made_wider() {
+    let mut book = Book::default();
+    let (narrow, wide) = (pools(r#"[{"subnet": "10.1.0.0/24"}]"#), pools(r#"[{"subnet": "10.1.0.0/16"}]"#));
+    let first = address(&mut book, &narrow, 1);
+    let others: BTreeSet<String> = (2..300).map(|number| address(&mut book, &wide, number)).collect();
+    assert!(others.len() == 298 && !others.contains(&first), "{first}");
+    refused(&mut book, &wide, 300, &[&first]);
+    // It is free when its owner goes.
+    assert_eq!(book.end(&owner(1)), [ip(&first)]);
+    add(&mut book, &wide, 300, &[&first]).unwrap();
+}
+
+#[test]
 fn a_node_alone_has_the_whole_pool_and_the_first_address_is_its_own() {
     let pools = pools(r#"[{"subnet":"10.0.0.0/29"},{"subnet":"fd00::/125"}]"#);
     let mut book = Book::default();

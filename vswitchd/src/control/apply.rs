@@ -44,7 +44,10 @@ impl Control {
         }
         self.add_attached(file, &mut desired, &mut failed);
         for port in desired.ports.values_mut() {
-            port.offload.get_or_insert(file.datapath.offload);
+            // A pod's interface cannot be made a second time: it stays as it was made.
+            let made = self.running.ports.get(&port.name).filter(|_| self.cni.has(&port.name));
+            let made = made.and_then(|running| running.config.offload);
+            port.offload.get_or_insert_with(|| made.unwrap_or(file.datapath.offload));
         }
         let peers = file.peers_for(&self.running.underlay.local).unwrap_or_else(|missing| {
             // While an address is waited for, so are its peers.

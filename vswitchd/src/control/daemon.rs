@@ -200,7 +200,7 @@ impl Control {
             (steps, failed) = self.reconcile(false, &BTreeSet::new())?;
         }
         self.let_kept_go();
-        let opened_by_name = |name: &String| !self.cni.has(name);
+        let opened_by_name = |name: &String| !self.cni.has(name) && !self.cni.is_gateway(name);
         let mut by_name = self.running.ports.iter().filter(|(name, _)| opened_by_name(name));
         let wants_tap = by_name.any(|(_, port)| port.link.is_none());
         if wants_tap {

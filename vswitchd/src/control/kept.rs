@@ -32,7 +32,14 @@ impl Control {
         if self.kept.is_empty() {
             return;
         }
+        // A pod's whose port does not fit the file today may fit tomorrow's, and its interface cannot be made again.
+        let pods: Vec<String> =
+            self.kept.names().filter(|name| self.cni.has(name)).map(str::to_owned).collect();
+        let pods: Vec<_> = pods.into_iter().filter_map(|name| Some((self.kept.take(&name)?, name))).collect();
         let left = std::mem::take(&mut self.kept);
+        for (descriptor, name) in pods {
+            self.kept.put_back(name, descriptor);
+        }
         for name in left.names() {
             log::info("what was kept belongs to no port any more", &[("port", &name)]);
         }

@@ -89,6 +89,16 @@ impl Share {
         in_block.or_else(|| self.singles.get(&address))
     }
 
+    /// Gives away what is in use in `subnet`.
+    pub(super) fn hand_over(&mut self, subnet: &Prefix) -> BTreeMap<IpAddr, Owner> {
+        let mut gone = BTreeMap::new();
+        for leases in self.blocks.iter_mut().map(|block| &mut block.leases).chain([&mut self.singles]) {
+            let stay = leases.extract_if(.., |address, _| subnet.contains(*address));
+            gone.extend(stay);
+        }
+        gone
+    }
+
     /// Takes away what `goes` likes; those addresses.
     pub(super) fn end(&mut self, goes: impl Fn(&Owner) -> bool) -> Vec<IpAddr> {
         let mut ended = Vec::new();

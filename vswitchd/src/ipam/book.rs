@@ -65,6 +65,9 @@ impl Book {
         for share in shares.iter_mut().filter(|share| pools.iter().all(|pool| pool.subnet != share.subnet)) {
             share.end(|other| other == owner);
         }
+        if matches!(ground, Ground::Alone) {
+            take_over(shares, pools);
+        }
         let mut given = Given { leased: Vec::new(), ahead: Vec::new() };
         let (mut claims, mut later) = (Vec::new(), None);
         for pool in pools.iter() {
@@ -145,6 +148,27 @@ impl Book {
                 blocks.chain(singles.collect::<Vec<_>>())
             })
         })
+    }
+}
+
+/// What is in use in subnets that the network had once, and lies in one that it has now, is in use there too. (In a
+/// cluster no block is chosen that overlaps one that is held.)
+fn take_over(shares: &mut Vec<Share>, pools: &Pools) {
+    for pool in pools.iter() {
+        let mut found = BTreeMap::new();
+        for old in shares.iter_mut().filter(|share| pools.iter().all(|pool| pool.subnet != share.subnet)) {
+            found.extend(old.hand_over(&pool.subnet));
+        }
+        if found.is_empty() {
+            continue;
+        }
+        let at = shares.iter().position(|share| share.subnet == pool.subnet).unwrap_or(shares.len());
+        if at == shares.len() {
+            shares.push(Share::new(pool.subnet));
+        }
+        if let Some(share) = shares.get_mut(at) {
+            share.singles.extend(found);
+        }
     }
 }
 

@@ -166,6 +166,11 @@ impl Kept {
         self.0.remove(name)
     }
 
+    /// Puts back what was taken from under `name`.
+    pub fn put_back(&mut self, name: String, descriptor: OwnedFd) {
+        self.0.insert(name, descriptor);
+    }
+
     /// The names of what was not taken, rising.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)

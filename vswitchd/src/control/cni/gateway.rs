@@ -50,11 +50,17 @@ fn port(interface: &str, asking: &[(&Attachment, &CniGateway)], file: &Config) -
         }
         own
     };
+    let vlan = |own: &Map<String, Value>| {
+        let mut entry = own.clone();
+        entry.insert("name".to_owned(), interface.into());
+        PortConfig::from_json(&Value::Object(entry), file).map(|port| port.vlan())
+    };
     let mut segments = asking.iter().map(|(attachment, _)| segment(attachment));
     let own = segments.next().unwrap_or_default();
-    let vlan = |own: &Map<String, Value>| (own.get("segment").cloned(), own.get("tag").cloned());
-    if segments.any(|other| vlan(&other) != vlan(&own)) {
-        return Err("two networks of different segments want it as their gateway".to_owned());
+    for other in segments {
+        if vlan(&other)? != vlan(&own)? {
+            return Err("two networks of different segments want it as their gateway".to_owned());
+        }
     }
     entry.extend(own);
     if !entry.contains_key("segment") && !entry.contains_key("tag") {
@@ -88,6 +94,22 @@ impl Control {
         asking
             .into_iter()
             .map(move |(interface, asking)| (interface.to_owned(), port(interface, &asking, file)))
+    }
+
+    /// Whether the gateway that `attachment` asks for, if any, fits those that ask for it already.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(super) fn fits_gateway(&self, attachment: &Attachment) -> Result<(), String> {
+        let Some(gateway) = &attachment.gateway else { return Ok(()) };
+        let Some(interface) = gateway.interface.as_deref() else { return Ok(()) };
+        let others = self.cni.journal.alive().filter(|other| other.port != attachment.port);
+        let same = others.filter_map(|other| Some((&**other, other.gateway.as_ref()?)));
+        let same = same.filter(|(_, other)| other.interface.as_deref() == Some(interface));
+        let asking: Vec<(&Attachment, &CniGateway)> = same.chain([(attachment, gateway)]).collect();
+        port(interface, &asking, &self.file)
+            .map(drop)
+            .map_err(|reason| format!("gateway {interface:?}: {reason}"))
     }
 
     /// What the host's packet rules should be; none without a gateway.

@@ -22,6 +22,7 @@ use crate::observe::log;
 use crate::sys::netns;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::os::fd::AsFd as _;
 use std::path::Path;
@@ -193,7 +194,7 @@ impl Control {
     pub(super) fn reap_attachments(&mut self) -> bool {
         let lost = |attachment: &&Arc<Attachment>| {
             let port = self.running.ports.get(&attachment.port);
-            port.is_some_and(|port| port.link.is_none()) && !self.cni.made.contains_key(&attachment.port)
+            port.is_none_or(|port| port.link.is_none()) && !self.cni.made.contains_key(&attachment.port)
         };
         let dead: Vec<Attachment> = self
             .cni
@@ -248,6 +249,9 @@ impl Control {
 /// Whether the attachment's namespace can still be where it was. One that is nowhere is provably gone: nobody but its
 /// own interface kept it.
 fn namespace_lives(attachment: &Attachment) -> bool {
-    let there = netns::open(&attachment.netns).and_then(|namespace| netns::id(namespace.as_fd()));
-    there.is_ok_and(|id| attachment.namespace == id.into())
+    match netns::open(&attachment.netns).and_then(|namespace| netns::id(namespace.as_fd())) {
+        Ok(id) => attachment.namespace == id.into(),
+        // What may not be looked at may be there.
+        Err(error) => !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput),
+    }
 }

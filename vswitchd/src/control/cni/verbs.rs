@@ -214,6 +214,7 @@ impl Control {
             let taken = format!("gateway \"{interface}\": the file or a command has a port of that name");
             return Err(RpcError::bad_config(taken));
         }
+        self.fits_gateway(attachment).map_err(RpcError::bad_config)?;
         desired.ports.insert(config.name.clone(), config.clone());
         let all: Vec<_> = desired.ports.into_values().collect();
         self.file.validate_ports(&all).map_err(|errors| RpcError::bad_config(errors.in_one_line()))?;
