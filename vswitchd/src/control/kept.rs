@@ -29,16 +29,10 @@ impl Control {
 
     /// What nobody adopted after everything was made belongs to no port: it is closed.
     pub(super) fn let_kept_go(&mut self) {
-        if self.kept.is_empty() {
-            return;
-        }
         // A pod's whose port does not fit the file today may fit tomorrow's, and its interface cannot be made again.
-        let pods: Vec<String> =
-            self.kept.names().filter(|name| self.cni.has(name)).map(str::to_owned).collect();
-        let pods: Vec<_> = pods.into_iter().filter_map(|name| Some((self.kept.take(&name)?, name))).collect();
-        let left = std::mem::take(&mut self.kept);
-        for (descriptor, name) in pods {
-            self.kept.put_back(name, descriptor);
+        let left = self.kept.split(|name| self.cni.has(name));
+        if left.is_empty() {
+            return;
         }
         for name in left.names() {
             log::info("what was kept belongs to no port any more", &[("port", &name)]);

@@ -166,9 +166,10 @@ impl Kept {
         self.0.remove(name)
     }
 
-    /// Puts back what was taken from under `name`.
-    pub fn put_back(&mut self, name: String, descriptor: OwnedFd) {
-        self.0.insert(name, descriptor);
+    /// Keeps what `stays` likes the name of, and gives the rest.
+    #[must_use]
+    pub fn split(&mut self, stays: impl Fn(&str) -> bool) -> Self {
+        Self(self.0.extract_if(.., |name, _| !stays(name)).collect())
     }
 
     /// The names of what was not taken, rising.
