@@ -15,6 +15,7 @@ use vswitch_core::Vlan;
 use vswitch_core::port::VlanSet;
 
 mod address;
+mod bridge;
 mod cluster;
 mod error;
 mod file;
@@ -28,6 +29,7 @@ mod record;
 mod segment;
 
 pub use address::{AddressSpec, Prefix, fits_a_node};
+pub use bridge::{BridgeConfig, MirrorConfig, MirrorOutput, SnoopingConfig, TunnelConfig};
 pub use cluster::Cluster;
 pub use error::{ConfigError, ConfigErrors, Place, Warning};
 pub use host::PeerName;

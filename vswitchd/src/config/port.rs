@@ -3,28 +3,42 @@
 //! Not here: the rules by which one is read; opening what stands behind it.
 
 use super::address::{Prefix, width};
+use super::bridge::TunnelConfig;
 use super::{Config, Families, InnerVlan, PriorityTags};
 use std::net::IpAddr;
 use vswitch_core::port::{Guard, VlanSet};
+use vswitch_core::wire::vlan::TPID_STAG;
 use vswitch_core::{Attachment, Mac, Vlan};
 
 /// What stands behind a port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub enum PortKind {
-    /// A TAP that the daemon creates.
+    /// A TAP that the daemon creates and sets up.
     #[default]
     Tap,
-    /// An interface that exists already. No file may ask for it yet.
+    /// A TAP that the daemon creates and whose owner sets it up, as Open vSwitch's internal ports.
+    Internal,
+    /// An interface that exists already.
     System,
+    /// One end of a cable to a port of another bridge.
+    Patch {
+        /// The port at the other end.
+        peer: String,
+    },
+    /// A VXLAN tunnel, as Open vSwitch means it.
+    Vxlan(TunnelConfig),
 }
 
 impl PortKind {
     /// The word in the file.
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
+    pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Tap => "tap",
+            Self::Internal => "internal",
             Self::System => "system",
+            Self::Patch { .. } => "patch",
+            Self::Vxlan(_) => "vxlan",
         }
     }
 }
@@ -93,6 +107,8 @@ impl Policing {
 pub struct PortConfig {
     /// Its name, and its TAP's: 1..=15 bytes, no two ports alike.
     pub name: String,
+    /// The bridge it belongs to; `None`: the file's.
+    pub bridge: Option<String>,
     /// What stands behind it.
     pub kind: PortKind,
     /// The nodes that have it; `None`: every node.
@@ -131,6 +147,12 @@ pub struct PortConfig {
     pub egress_policing: Option<Policing>,
     /// Whether nothing passes between it and the peers: it is in their split-horizon group.
     pub split_horizon: bool,
+    /// Whether nothing passes between it and the other protected ports of its bridge (Open vSwitch's `protected`).
+    pub protected: bool,
+    /// On a bridge that snoops: whether all multicast leaves by it (`other_config:mcast-snooping-flood`).
+    pub mcast_flood: bool,
+    /// On a bridge that snoops: whether reports leave by it (`other_config:mcast-snooping-flood-reports`).
+    pub mcast_flood_reports: bool,
 }
 
 fn vlan_set(vlans: Option<&Vec<u16>>) -> VlanSet {
@@ -149,6 +171,37 @@ pub(super) const MIN_MTU: u16 = 68;
 pub(super) const MAX_MTU: u16 = 65_521;
 
 impl PortConfig {
+    /// A trunk of all VLANs called `name`, with `kind` behind it and nothing else said.
+    #[must_use]
+    pub fn new(name: &str, kind: PortKind) -> Self {
+        Self {
+            name: name.to_owned(),
+            bridge: None,
+            kind,
+            nodes: None,
+            vlan_mode: VlanMode::Trunk,
+            tag: None,
+            trunks: None,
+            cvlans: None,
+            qinq_ethertype: TPID_STAG,
+            priority_tags: PriorityTags::default(),
+            netns: None,
+            ifname: None,
+            mac: None,
+            mtu: None,
+            addresses: Vec::new(),
+            gateways: Vec::new(),
+            offload: None,
+            anti_spoof: AntiSpoof::Off,
+            ingress_policing: None,
+            egress_policing: None,
+            split_horizon: false,
+            protected: false,
+            mcast_flood: false,
+            mcast_flood_reports: false,
+        }
+    }
+
     /// How the port is attached to the bridge.
     #[must_use]
     pub fn attachment(&self) -> Attachment {

@@ -52,8 +52,6 @@ pub(super) fn read(section: &Section<'_>, config: &Config) -> Option<PortConfig>
     section.refuse_unknown();
     let (name, vlans, addresses) = (name?, vlans?, addresses?);
     (section.report.len() == wrong_before).then(|| PortConfig {
-        name,
-        kind: kind.unwrap_or_default(),
         nodes,
         vlan_mode: vlans.mode,
         tag: vlans.tag,
@@ -72,16 +70,15 @@ pub(super) fn read(section: &Section<'_>, config: &Config) -> Option<PortConfig>
         ingress_policing,
         egress_policing,
         split_horizon: split_horizon.unwrap_or_default(),
+        ..PortConfig::new(&name, kind.unwrap_or_default())
     })
 }
 
 fn read_kind(section: &Section<'_>) -> Option<PortKind> {
     let field = section.get("type")?;
-    match field.word(&[("tap", PortKind::Tap), ("system", PortKind::System)])? {
-        PortKind::Tap => Some(PortKind::Tap),
-        PortKind::System => {
-            field.refuse("is not yet available: existing interfaces cannot be attached; \"tap\" is allowed")
-        }
+    match field.word(&[("tap", "tap"), ("system", "system")])? {
+        "tap" => Some(PortKind::Tap),
+        _ => field.refuse("is not yet available: existing interfaces cannot be attached; \"tap\" is allowed"),
     }
 }
 

@@ -8,6 +8,7 @@ use super::apply::is_waiting;
 use super::cni::Cni;
 use super::leases::Waiting;
 use super::mesh::Mesh;
+use super::ovs::Ovs;
 use super::ports;
 use super::rpc::{Failed, ReloadAnswer, RpcError};
 use super::running::{PublishError, Running, RunningPort};
@@ -72,6 +73,7 @@ pub struct Control {
     pub(super) kept: Kept,
     pub(super) mesh: Mesh,
     pub(super) cni: Cni,
+    pub(super) ovs: Ovs,
     pub(super) seed: [u64; 2],
     pub(super) started: Instant,
     /// MTU last given to each port's interface.
@@ -173,6 +175,7 @@ impl Control {
             kept,
             mesh: Mesh::new(wake),
             cni,
+            ovs: Ovs::default(),
             file,
             state,
             state_file,

@@ -89,8 +89,8 @@ pub fn plan(running: &Desired, desired: &Desired) -> Plan {
 
 fn touch(old: &PortConfig, new: &PortConfig) -> Touch {
     Touch {
-        reopen: (&old.netns, &old.ifname, old.kind, old.offload)
-            != (&new.netns, &new.ifname, new.kind, new.offload),
+        reopen: (&old.netns, &old.ifname, &old.kind, old.offload)
+            != (&new.netns, &new.ifname, &new.kind, new.offload),
         reconfigure: (old.mtu, old.mac, &old.addresses, &old.gateways)
             != (new.mtu, new.mac, &new.addresses, &new.gateways),
         relearn: old.attachment() != new.attachment() || old.anti_spoof != new.anti_spoof,

@@ -5,3 +5,4 @@
 
 pub mod dns;
 pub mod etcd;
+pub mod ovsdb;
