@@ -7,7 +7,7 @@ use super::daemon::Control;
 use super::plan::{Desired, Touch, plan, renamed_vlans};
 use super::ports::{self, Opened, PortError, Settings};
 use super::rpc::Failed;
-use super::running::{PublishError, RunningPeer, RunningPort, mac_limit};
+use super::running::{PublishError, RunningPeer, RunningPort, port_mac_limit};
 use super::state::{State, fingerprint};
 use crate::config::{Config, PortConfig};
 use crate::datapath::{PortLink, clock};
@@ -84,8 +84,9 @@ impl Control {
             let macs = MacTable::new(after.limit, after.ageing, self.seed);
             self.running.replace_macs(macs, &self.file, clock::now());
         } else if before.port_limit != after.port_limit {
-            let limit = mac_limit(&self.file);
-            self.running.ports.values().for_each(|port| self.running.macs.bind(port.id, limit));
+            for port in self.running.ports.values() {
+                self.running.macs.bind(port.id, port_mac_limit(&port.config, &self.file));
+            }
         }
         self.running.macs.set_ageing(after.ageing);
     }
@@ -133,7 +134,7 @@ impl Control {
         }
         if !gone.is_empty() || !closing.is_empty() {
             self.retire(&gone);
-            self.running.publish(&self.file, &self.workers)?;
+            self.publish()?;
             let (ids, links): (Vec<_>, Vec<_>) = gone.into_iter().unzip();
             // Their numbers are given out again, and what was said of who is behind them is not true any more.
             self.directory.retain_neighbours(|_, owner| !ids.contains(&owner.port));
@@ -171,7 +172,7 @@ impl Control {
         // Additions.
         for name in plan.add_ports {
             let Some(config) = desired.ports.get(&name) else { continue };
-            let Some(id) = self.running.number(mac_limit(&self.file)) else {
+            let Some(id) = self.running.number(port_mac_limit(config, &self.file)) else {
                 failed.push(fail("port", &name, "there are too many ports and peers".to_owned()));
                 continue;
             };
@@ -199,7 +200,7 @@ impl Control {
         self.refresh_interfaces();
         self.follow_gateways();
         if publish {
-            self.running.publish(&self.file, &self.workers)?;
+            self.publish()?;
         }
         for id in relearn {
             self.running.macs.flush_port(id);
@@ -219,6 +220,11 @@ impl Control {
             Some(fail("port", name, reason))
         }));
         Ok((steps, failed))
+    }
+
+    /// Gives the workers what runs now.
+    pub(super) fn publish(&mut self) -> Result<(), PublishError> {
+        self.running.publish(&self.file, &self.ovs, &self.workers)
     }
 
     /// Keeps what was counted for ports that go, so that no total ever falls.

@@ -299,7 +299,7 @@ impl Control {
             self.reap_attachments();
         }
         if lost || changed {
-            self.running.publish(&self.file, &self.workers)?;
+            self.publish()?;
         }
         if lost {
             self.look_around()?;

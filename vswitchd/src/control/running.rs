@@ -2,6 +2,7 @@
 //!
 //! Not here: what is desired, and how links come to be (see [`super::ports`] and [`super::underlay`]).
 
+use super::ovs::Ovs;
 use super::plan::Desired;
 use super::ports::{self, Settings};
 use super::underlay::Underlay;
@@ -202,7 +203,12 @@ impl Running {
     }
 
     /// Gives the workers what runs now, and waits until they all run it.
-    pub(super) fn publish(&mut self, config: &Config, workers: &Workers) -> Result<(), PublishError> {
+    pub(super) fn publish(
+        &mut self,
+        config: &Config,
+        ovs: &Ovs,
+        workers: &Workers,
+    ) -> Result<(), PublishError> {
         for peer in self.peers.values_mut() {
             let local = self.underlay.mtu_towards(peer.config.address);
             peer.limit = match peer.config.source {
@@ -228,9 +234,15 @@ impl Running {
                 peer.link = link.map(|link| Arc::new(PortLink { port: peer.id, worker: 0, link }));
             }
         }
-        let ports = self.ports.values().map(|port| core_port(port, config, &self.node));
+        let id_of = |name: &str| self.ports.get(name).map(|port| port.id);
+        let mut bridges = ovs.core_bridges(id_of);
+        bridges[0] = bridge(config);
+        let ports = self.ports.values().filter_map(|port| {
+            let number = ovs.bridge_of(&port.config)?;
+            Some(core_port(port, number, config, &self.node))
+        });
         let peers = self.peers.values().map(|peer| core_peer(peer, self.underlay.udp_port()));
-        let topology = Topology::new(vec![bridge(config)], ports.chain(peers))?;
+        let topology = Topology::new(bridges, ports.chain(peers))?;
         let mut links = Vec::new();
         links.resize_with(topology.port_numbers(), || None);
         let up = self.ports.values().map(|port| &port.link).chain(self.peers.values().map(|peer| &peer.link));
@@ -252,7 +264,7 @@ impl Running {
     /// Puts another table in place of the one that runs, with as many of its entries as it takes.
     pub(super) fn replace_macs(&mut self, macs: MacTable, config: &Config, now: vswitch_core::Instant) {
         for port in self.ports.values() {
-            macs.bind(port.id, mac_limit(config));
+            macs.bind(port.id, port_mac_limit(&port.config, config));
         }
         for peer in self.peers.values() {
             macs.bind(peer.id, None);
@@ -298,8 +310,16 @@ fn bridge(config: &Config) -> Bridge {
     }
 }
 
-/// How many MAC entries a port may hold.
-pub(super) fn mac_limit(config: &Config) -> Option<u32> {
+/// Ports that Open vSwitch calls protected: those of one bridge send each other nothing.
+const PROTECTED: Group = Group(2);
+
+/// How many MAC entries `port` may hold: one of a bridge of its own shares the bridge's limit and has none.
+pub(super) fn port_mac_limit(port: &PortConfig, config: &Config) -> Option<u32> {
+    if port.bridge.is_some() { None } else { mac_limit(config) }
+}
+
+/// How many MAC entries a port of the file's bridge may hold.
+fn mac_limit(config: &Config) -> Option<u32> {
     let table = &config.mac_table;
     (table.port_limit <= table.limit).then_some(table.port_limit)
 }
@@ -308,14 +328,17 @@ fn policer(policing: Policing) -> Arc<Policer> {
     Arc::new(Policer::new(policing.rate, policing.burst))
 }
 
-fn core_port(port: &RunningPort, config: &Config, node: &str) -> Port {
+fn core_port(port: &RunningPort, bridge: u8, config: &Config, node: &str) -> Port {
     let mut core = Port::new(port.id, port.config.attachment());
+    core.bridge = bridge;
     core.priority_tags = port.config.priority_tags;
-    core.mac_limit = mac_limit(config);
+    core.mac_limit = port_mac_limit(&port.config, config);
     core.guard = port.config.guard_for(node).map(Arc::new);
     core.policers = port.policers.clone();
     if port.config.split_horizon {
         core.group = Group::MESH;
+    } else if port.config.protected {
+        core.group = PROTECTED;
     }
     core
 }

@@ -1,14 +1,18 @@
 //! What an Open vSwitch database wishes, beside the file: bridges with numbers, ports with OpenFlow numbers.
 //!
-//! Not here: how the database is spoken to (see [`super::source::ovsdb`]).
+//! Not here: how the database is spoken to (see [`super::source::ovsdb`]), and what follows from what runs (see
+//! `report.rs`).
+
+mod ofports;
 
 use super::source::ovsdb::Wish;
-use crate::config::BridgeConfig;
+use crate::config::{BridgeConfig, PortConfig};
 use std::collections::BTreeMap;
-use vswitch_core::Mac;
+use vswitch_core::port::Segment;
+use vswitch_core::switch::Bridge;
+use vswitch_core::{Mac, PortId};
 
-/// OpenFlow's number of a bridge's own port (OFPP_LOCAL).
-pub(super) const OFPP_LOCAL: u16 = 0xfffe;
+pub(super) use ofports::OFPP_LOCAL;
 
 /// Everything that control knows of an Open vSwitch database.
 #[derive(Debug, Default)]
@@ -36,15 +40,66 @@ pub(super) struct OvsBridge {
 
 impl Ovs {
     /// The port of `bridge` that has this OpenFlow number.
-    pub(super) fn port_of(&self, bridge: &str, ofport: u16) -> Option<&str> {
-        let mine = |name: &&String| {
-            self.wish.ports.iter().any(|port| port.name == **name && port.bridge.as_deref() == Some(bridge))
-        };
-        self.ofports
+    pub(super) fn port_of<'a>(&'a self, bridge: &'a str, ofport: u16) -> Option<&'a str> {
+        if ofport == OFPP_LOCAL {
+            return self.bridges.get_key_value(bridge).map(|(name, _)| name.as_str());
+        }
+        self.ports_of(bridge)
+            .map(|port| port.name.as_str())
+            .find(|name| self.ofports.get(*name) == Some(&ofport))
+    }
+
+    /// The ports of `bridge`, by name, LOCAL among them.
+    pub(super) fn ports_of<'a>(&'a self, bridge: &'a str) -> impl Iterator<Item = &'a PortConfig> {
+        self.wish.ports.iter().filter(move |port| port.bridge.as_deref() == Some(bridge))
+    }
+
+    /// The number of the bridge that `port` belongs to; `None` while that is not there.
+    pub(super) fn bridge_of(&self, port: &PortConfig) -> Option<u8> {
+        match &port.bridge {
+            None => Some(0),
+            Some(name) => self.bridges.get(name).map(|bridge| bridge.number),
+        }
+    }
+
+    /// The bridges as the core takes them, by number, the file's, 0, as one of which nothing is said.
+    pub(super) fn core_bridges(&self, _id_of: impl Fn(&str) -> Option<PortId>) -> Vec<Bridge> {
+        let count = self.bridges.values().map(|bridge| usize::from(bridge.number) + 1).max().unwrap_or(1);
+        let mut bridges = vec![Bridge::default(); count];
+        for bridge in self.bridges.values() {
+            let config = &bridge.config;
+            bridges[usize::from(bridge.number)] = Bridge {
+                forward_bpdu: config.forward_bpdu,
+                flood_vlans: config.flood_vlans.clone(),
+                vlan_limit: if config.vlan_limit == 1 { 1 } else { 2 },
+                ..Bridge::default()
+            };
+        }
+        bridges
+    }
+
+    /// Takes `wish` as what is wished from now on; whether the bridges changed, and which are gone or new, by number.
+    pub(super) fn take(&mut self, wish: Wish, mac_of: impl Fn(&PortConfig) -> Mac) -> bool {
+        self.wish = wish;
+        let before: Vec<_> = self.bridges.iter().map(|(name, b)| (name.clone(), b.config.clone())).collect();
+        self.bridges.retain(|name, _| self.wish.bridges.iter().any(|bridge| bridge.name == *name));
+        for config in &self.wish.bridges {
+            let local = self.wish.ports.iter().find(|port| port.name == config.name);
+            let Some(mac) = config.mac.or_else(|| local.map(&mac_of)) else { continue };
+            let datapath_id = config.datapath_id.unwrap_or_else(|| mac.as_u64());
+            if let Some(bridge) = self.bridges.get_mut(&config.name) {
+                (bridge.config, bridge.mac, bridge.datapath_id) = (config.clone(), mac, datapath_id);
+                continue;
+            }
+            let taken = |number: u8| self.bridges.values().any(|bridge| bridge.number == number);
+            let Some(number) = (1..Segment::BRIDGES).find(|number| !taken(*number)) else { continue };
+            let bridge = OvsBridge { number, config: config.clone(), mac, datapath_id };
+            self.bridges.insert(config.name.clone(), bridge);
+        }
+        self.number_ports();
+        !before
             .iter()
-            .filter(|(_, number)| **number == ofport)
-            .map(|(name, _)| name)
-            .find(mine)
-            .map(String::as_str)
+            .map(|(name, config)| (name, config))
+            .eq(self.bridges.iter().map(|(name, b)| (name, &b.config)))
     }
 }
