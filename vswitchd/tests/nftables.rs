@@ -9,7 +9,7 @@ use serde_json::Value;
 use std::io::{ErrorKind, Write as _};
 use std::net::{IpAddr, Ipv6Addr};
 use std::process::{Command, Stdio};
-use vswitchd::sys::nftables::{Ruleset, apply, remove};
+use vswitchd::sys::nftables::{Ruleset, apply, is_there, remove};
 
 /// Runs nft(8) in this thread's namespace; `None`, said aloud, where there is none.
 fn nft(arguments: &[&str], input: &str) -> Option<String> {
@@ -197,5 +197,20 @@ fn thousands_of_nodes_fit_into_one_transaction() {
             set["set"]["elem"].as_array().unwrap().len()
         };
         assert_eq!((elements("nodes4"), elements("nodes6")), (20_000, 20_000));
+    });
+}
+
+#[test]
+fn a_table_that_somebody_flushed_is_missed() {
+    isolated(|| {
+        assert!(!is_there().unwrap());
+        apply(&rules()).unwrap();
+        let before = listed();
+        assert!(is_there().unwrap());
+        assert_eq!(listed(), before, "looking changes nothing");
+        if nft(&["flush", "ruleset"], "").is_some() {
+            assert!(!is_there().unwrap());
+            assert_eq!(listed(), Some(Value::Array(listed().unwrap().as_array().unwrap()[..1].to_vec())));
+        }
     });
 }

@@ -134,6 +134,22 @@ pub fn remove() -> io::Result<()> {
     }
 }
 
+/// Whether the table is there, in the calling thread's network namespace: whoever flushes all rules takes it away.
+///
+/// # Errors
+/// `PermissionDenied` without CAP_NET_ADMIN.
+pub fn is_there() -> io::Result<bool> {
+    // Made and deleted in one transaction, which is nothing, unless there is one already.
+    let mut batch = Batch::new(TABLE);
+    batch.add_first_table();
+    batch.delete_table();
+    match batch.commit() {
+        Ok(()) => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
 /// Lets a filter's chain have nothing to say about what does not come in by a gateway.
 fn leave_others_alone(batch: &mut Batch, chain: &str) {
     batch.add_rule(chain, |rule| {

@@ -8,12 +8,15 @@ use super::journal::prefix;
 use crate::config::{AddressSpec, Config, PortConfig, Prefix};
 use crate::control::daemon::Control;
 use crate::control::rpc::cni::CniGateway;
+use crate::datapath::clock;
 use crate::observe::log;
 use crate::sys::nftables::{self, Ruleset};
 use crate::sys::sysctl;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::Duration;
+use vswitch_core::Instant;
 
 /// A name that all nodes take for their own when they make the address of a gateway that is the same on all of them.
 const EVERY_NODE: &str = "anycast";
@@ -21,18 +24,29 @@ const EVERY_NODE: &str = "anycast";
 /// The UDP port of VXLAN where the file has no underlay (RFC 7348 §5).
 const VXLAN_PORT: u16 = 4789;
 
+/// How often the packet rules are looked for.
+const LOOK: Duration = Duration::from_secs(2);
+
 /// The packet rules in force.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in super::super) struct Nat {
     applied: Option<Ruleset>,
+    /// When they are looked for again.
+    next_look: Instant,
     /// Why they are not as they should be.
     pub(in super::super) trouble: Option<String>,
+}
+
+impl Default for Nat {
+    fn default() -> Self {
+        Self { applied: None, next_look: Instant::ZERO, trouble: None }
+    }
 }
 
 impl Nat {
     /// An earlier daemon may have left rules behind.
     pub(super) fn unknown() -> Self {
-        Self { applied: Some(Ruleset::default()), trouble: None }
+        Self { applied: Some(Ruleset::default()), ..Self::default() }
     }
 }
 
@@ -161,6 +175,13 @@ impl Control {
     /// Makes the host's packet rules what they should be, before a frame of a new gateway needs them.
     pub(in super::super) fn follow_gateways(&mut self) {
         let wanted = self.ruleset();
+        if wanted.is_some() && clock::now() >= self.cni.nat.next_look {
+            self.cni.nat.next_look = clock::now().after(LOOK);
+            // Who reloads all rules of the host takes ours away.
+            if matches!(nftables::is_there(), Ok(false)) && self.cni.nat.applied.take().is_some() {
+                log::warn("packet rules of gateways were gone; they are set again", &[]);
+            }
+        }
         if wanted == self.cni.nat.applied && self.cni.nat.trouble.is_none() {
             return;
         }

@@ -5,7 +5,7 @@
 //! big-endian. Every message is about one table of the family `inet`. Not here: which rules there should be.
 
 use crate::sys::socket::set_send_queue;
-use netlink_packet_core::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST, NetlinkBuffer};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkBuffer};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 use std::io;
 
@@ -117,6 +117,11 @@ impl Batch {
     /// Makes the table; there being one is fine.
     pub(super) fn add_table(&mut self) {
         self.step("adding the table", Message::NewTable, NLM_F_CREATE, |_| ());
+    }
+
+    /// Makes the table; EEXIST where there is one.
+    pub(super) fn add_first_table(&mut self) {
+        self.step("adding the table", Message::NewTable, NLM_F_CREATE | NLM_F_EXCL, |_| ());
     }
 
     /// Deletes the table with all that is in it; ENOENT without one.
