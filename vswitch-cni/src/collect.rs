@@ -23,7 +23,7 @@ pub fn del(environment: &Environment, conf: &Conf) -> Result<(), CniError> {
         let old = daemon.del(attachment).map_err(Failure::error)?;
         return free(environment, attachment, &old.conf);
     };
-    let owed = note(&daemon, conf, attachment)?;
+    let owed = note(&daemon, environment, conf, attachment)?;
     let old = daemon.del(attachment).map_err(Failure::error)?;
     // The configuration may have changed since.
     if old.conf.get("ipam") != conf.raw.get("ipam") {
@@ -60,7 +60,7 @@ pub fn gc(environment: &Environment, conf: &Conf) -> Result<(), CniError> {
         for known in daemon.list().map_err(Failure::error)?.into_iter().filter(|of| of.network == conf.name) {
             let attachment = CniKey { container: known.container, ifname: known.ifname };
             if valid.as_ref().is_none_or(|valid| !valid.contains(&attachment)) {
-                let owed = note(&daemon, conf, &attachment)?;
+                let owed = note(&daemon, environment, conf, &attachment)?;
                 notes.push((attachment, owed));
             }
         }
@@ -147,9 +147,21 @@ pub fn free(environment: &Environment, attachment: &CniKey, was: &Value) -> Resu
     Delegate::new(environment, kind).run(Verb::Del, Whose::Other(attachment), &was).map(drop)
 }
 
-/// A note that the lease of `attachment` is to be given back.
-fn note(daemon: &Daemon, conf: &Conf, attachment: &CniKey) -> Result<Owed, CniError> {
+/// A note that the lease of `attachment` is to be given back. What was noted before of an ADD that was killed is given
+/// back first, where another plugin than today's gave it.
+fn note(
+    daemon: &Daemon,
+    environment: &Environment,
+    conf: &Conf,
+    attachment: &CniKey,
+) -> Result<Owed, CniError> {
     let owed = Owed::take(daemon.socket(), &conf.name, attachment).map_err(|error| unwritable(&error))?;
+    if owed.was_left {
+        let was = noted(&owed)?;
+        if was.get("ipam") != conf.raw.get("ipam") {
+            free(environment, attachment, &was)?;
+        }
+    }
     rewrite(owed.file(), &conf.value()).map_err(|error| unwritable(&error))?;
     Ok(owed)
 }

@@ -15,8 +15,11 @@ use std::process::{Command, ExitStatus};
 use std::time::Duration;
 use vswitch_core::Instant;
 
-/// Ends that are meant: done, wrong usage, bad configuration. It would end so again.
-const FINAL: [i32; 3] = [0, 64, 78];
+/// The end that is meant.
+const DONE: i32 = 0;
+/// Wrong usage, bad configuration: as a first end it says that nothing was ever begun. Later there is something to keep,
+/// until somebody has put right what is wrong.
+const HOPELESS: [i32; 2] = [64, 78];
 /// How soon one that failed is started again: from this, doubling, to that.
 const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(10)];
 /// One that lived as long is started again at once, and its next failure is a first one.
@@ -28,6 +31,8 @@ pub(super) struct Child {
     command: Command,
     state: State,
     pause: Duration,
+    /// It has been started again before.
+    again: bool,
     /// It was asked to end: then any end is the last.
     ending: bool,
 }
@@ -48,7 +53,7 @@ impl Child {
         let mut command = Command::new(program);
         command.args(arguments).env(VARIABLE, socket);
         let state = run(&mut command, now)?;
-        Ok(Self { command, state, pause: PAUSES[0], ending: false })
+        Ok(Self { command, state, pause: PAUSES[0], again: false, ending: false })
     }
 
     /// What becomes readable when it ends; `None` while it waits.
@@ -72,7 +77,8 @@ impl Child {
     pub(super) fn ended(&mut self, now: Instant) -> io::Result<Option<u8>> {
         let State::Runs { child, since, .. } = &mut self.state else { return Ok(None) };
         let Some(status) = child.try_wait()? else { return Ok(None) };
-        if self.ending || status.code().is_some_and(|code| FINAL.contains(&code)) {
+        let is_final = |code| code == DONE || (!self.again && HOPELESS.contains(&code));
+        if self.ending || status.code().is_some_and(is_final) {
             return Ok(Some(code(status)));
         }
         let healthy = now.since(*since) >= HEALTHY;
@@ -93,6 +99,7 @@ impl Child {
     }
 
     fn wait(&mut self, now: Instant, healthy: bool) {
+        self.again = true;
         if healthy {
             self.pause = PAUSES[0];
             self.state = State::Waits { until: now };
