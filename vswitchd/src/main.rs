@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use vswitchd::config::{Config, ConfigErrors};
 use vswitchd::control::daemon::{self, Options};
+use vswitchd::control::unixctl;
 use vswitchd::demo;
 use vswitchd::keeper::{self, process};
 use vswitchd::observe::log::{self, Format, Level};
@@ -13,6 +14,7 @@ const USAGE: &str = "\
 vswitchd: a virtual switch for container hosts
 
   vswitchd --config FILE [--node NAME] [--log-level LEVEL] [--log-format text|json]
+           [--unixctl PATH] [--as-ovs-vswitchd]
       run in the foreground; SIGHUP reloads, SIGTERM and SIGINT drain and stop
   vswitchd --check --config FILE
       say what is wrong with the file, change nothing
@@ -24,6 +26,8 @@ vswitchd: a virtual switch for container hosts
   vswitchd --version | --help
 
   --node NAME        the node's name; by default [node] name of the file, or the host name
+  --unixctl PATH     ovs-appctl's socket; by default vswitchd.PID.ctl in OVS_RUNDIR or /run/openvswitch; \"none\": none
+  --as-ovs-vswitchd  have the pidfile and the socket of ovs-vswitchd as well
   --log-level LEVEL  error, warn, info (default) or debug
 Exit codes: 0 good, 64 wrong usage, 78 bad configuration, 1 anything else. vswitchctl talks to a running vswitchd.";
 
@@ -71,6 +75,7 @@ fn parse(mut arguments: lexopt::Parser) -> Result<Command, lexopt::Error> {
     use lexopt::prelude::*;
     let (mut config, mut node, mut check, mut demo, mut keep) = (None, None, false, false, false);
     let (mut level, mut format) = (Level::Info, Format::Text);
+    let mut unixctl = unixctl::Options::default();
     while let Some(argument) = arguments.next()? {
         match argument {
             Short('h') | Long("help") => return Ok(Command::Print(USAGE.to_owned())),
@@ -79,6 +84,8 @@ fn parse(mut arguments: lexopt::Parser) -> Result<Command, lexopt::Error> {
             Long("node") => node = Some(arguments.value()?.string()?),
             Long("log-level") => level = arguments.value()?.parse()?,
             Long("log-format") => format = arguments.value()?.parse()?,
+            Long("unixctl") => unixctl.path = Some(PathBuf::from(arguments.value()?)),
+            Long("as-ovs-vswitchd") => unixctl.as_ovs_vswitchd = true,
             Long("check") => check = true,
             Value(word) if word == "demo" && !demo => demo = true,
             Value(word) if word == "keeper" && !demo && !check && config.is_none() && node.is_none() => {
@@ -94,7 +101,7 @@ fn parse(mut arguments: lexopt::Parser) -> Result<Command, lexopt::Error> {
         (true, false, None) => Ok(Command::Demo { keep }),
         (true, ..) => Err("demo takes no --config and no --check".into()),
         (false, true, Some(file)) => Ok(Command::Check(file)),
-        (false, false, Some(config)) => Ok(Command::Run(Options { config, node })),
+        (false, false, Some(config)) => Ok(Command::Run(Options { config, node, unixctl })),
         (false, _, None) => Err("--config FILE is missing".into()),
     }
 }

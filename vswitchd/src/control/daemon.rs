@@ -14,6 +14,7 @@ use super::rpc::{Failed, ReloadAnswer, RpcError};
 use super::running::{PublishError, Running, RunningPort};
 use super::socket::{QUEUE_LEN, Request, Server, Serving};
 use super::state::{State, StateFile, fingerprint};
+use super::unixctl::{self, Unixctl};
 use crate::config::{Config, ConfigErrors};
 use crate::datapath::{self, Event, StuckError, Workers, clock};
 use crate::keeper::{self, Keeper, Kept};
@@ -53,6 +54,8 @@ pub struct Options {
     pub config: PathBuf,
     /// The node's name; by default the file's, or the host's.
     pub node: Option<String>,
+    /// Where the tools of Open vSwitch find the daemon.
+    pub unixctl: unixctl::Options,
 }
 
 /// Everything that the control thread owns.
@@ -74,6 +77,7 @@ pub struct Control {
     pub(super) mesh: Mesh,
     pub(super) cni: Cni,
     pub(super) ovs: Ovs,
+    pub(super) unixctl: Unixctl,
     pub(super) seed: [u64; 2],
     pub(super) started: Instant,
     /// MTU last given to each port's interface.
@@ -173,6 +177,7 @@ impl Control {
             slow,
             keeper,
             kept,
+            unixctl: Unixctl::start(&options.unixctl, Arc::clone(&wake))?,
             mesh: Mesh::new(wake),
             cni,
             ovs: Ovs::default(),
@@ -274,6 +279,9 @@ impl Control {
             for _ in 0..QUEUE_LEN {
                 let Ok(request) = self.requests.try_recv() else { break };
                 self.answer(request);
+            }
+            if self.answer_unixctl() {
+                return Ok(());
             }
             log::report_suppressed();
         }

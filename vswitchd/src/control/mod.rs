@@ -20,3 +20,4 @@ pub mod socket;
 pub mod source;
 pub mod state;
 mod underlay;
+pub mod unixctl;

@@ -8,6 +8,7 @@
 
 pub mod address;
 pub mod event;
+pub mod lock;
 pub mod mmsg;
 pub mod netlink;
 pub mod netns;
