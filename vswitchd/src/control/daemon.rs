@@ -316,6 +316,7 @@ impl Control {
     }
 
     fn note(&mut self, station: StationEvent) {
+        self.unixctl.stations.note(&station);
         self.directory.note(station, clock::now());
         self.note_station(station, clock::now());
         if let Some(from) = station.from

@@ -107,6 +107,11 @@ pub fn configure(level: Level, format: Format) {
     FORMAT.store(format as u8, Ordering::Relaxed);
 }
 
+/// Sets what is shown from now on.
+pub fn set_level(level: Level) {
+    LEVEL.store(level as u8, Ordering::Relaxed);
+}
+
 /// Whether lines of `level` are shown.
 #[must_use]
 pub fn shows(level: Level) -> bool {

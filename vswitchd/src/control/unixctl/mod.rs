@@ -3,7 +3,11 @@
 //! A thread of its own talks to the clients (see `serve.rs`); the control thread answers, in the words of Open vSwitch
 //! 3.1 where a script may read them. Not here: vswitchctl's socket (see [`super::socket`]), and OpenFlow.
 
+mod bridges;
 mod commands;
+mod dpif;
+mod fdb;
+mod flows;
 mod general;
 mod place;
 mod serve;
@@ -40,6 +44,10 @@ pub(super) struct Unixctl {
     /// Who asked the daemon to exit: they hear when it has.
     exiting: Vec<Reply>,
     as_ovs_vswitchd: bool,
+    /// What was learned, for fdb/stats-show.
+    pub(super) stations: fdb::Stations,
+    /// What was counted when somebody asked, for coverage/show.
+    coverage: general::Coverage,
     requests: Option<Receiver<Request>>,
     serving: Option<serve::Serving>,
     sockets: Vec<Socket>,
@@ -92,7 +100,16 @@ impl Unixctl {
         let (serving, requests) = serve::serve(&sockets, wake)?;
         let (serving, requests) = (Some(serving), Some(requests));
         let as_ovs_vswitchd = options.as_ovs_vswitchd;
-        Ok(Self { exiting: Vec::new(), as_ovs_vswitchd, requests, serving, sockets, pidfiles })
+        Ok(Self {
+            exiting: Vec::new(),
+            as_ovs_vswitchd,
+            stations: fdb::Stations::default(),
+            coverage: general::Coverage::default(),
+            requests,
+            serving,
+            sockets,
+            pidfiles,
+        })
     }
 }
 
