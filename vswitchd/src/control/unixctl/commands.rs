@@ -20,11 +20,14 @@ struct Command {
     run: fn(&mut Control, &[&str]) -> Answer,
 }
 
-/// In alphabetical order. The log goes to stderr, so there is nothing to reopen; there are no bonds.
+/// In alphabetical order. The log goes to stderr, so there is nothing to reopen; there are no bonds and
+/// no spanning trees, and no cached flows that could be out of date.
 const COMMANDS: &[Command] = &[
+    command("bfd/show", "[interface]", (0, 1), |_, a| none(a, "no such bfd object")),
     command("bond/list", "", (0, 0), |_, _| Ok("bond\ttype\trecircID\tmembers\n".to_owned())),
     command("bond/show", "[port]", (0, 1), |_, a| none(a, "no such bond")),
     command("bridge/dump-flows", "[--offload-stats] bridge", (1, 2), |c, a| c.bridge_dump_flows(a)),
+    command("cfm/show", "[interface]", (0, 1), |_, a| none(a, "no such CFM object")),
     command("coverage/read-counter", "COUNTER", (1, 1), |c, a| c.coverage_read(a)),
     command("coverage/show", "", (0, 0), |c, _| c.coverage_show()),
     command("dpif/dump-dps", "", (0, 0), |c, _| c.dump_dps()),
@@ -42,8 +45,18 @@ const COMMANDS: &[Command] = &[
     command("memory/show", "", (0, 0), |c, _| c.memory_show()),
     command("ofproto/list", "", (0, 0), |c, _| c.ofproto_list()),
     command("ofproto/list-tunnels", "", (0, 0), |c, _| c.list_tunnels()),
+    command(
+        "ofproto/trace",
+        "{[dp_name] odp_flow | bridge br_flow} [OPTIONS...] [-generate|packet]",
+        (1, usize::MAX),
+        |c, a| c.ofproto_trace(a),
+    ),
     command("qos/show", "interface", (1, 1), |c, a| c.qos_show(a)),
     command("qos/show-types", "interface", (1, 1), |c, a| c.qos_types(a)),
+    command("revalidator/purge", "", (0, 0), |_, _| Ok(String::new())),
+    command("revalidator/wait", "", (0, 0), |_, _| Ok(String::new())),
+    command("rstp/show", "[bridge]", (0, 1), |_, a| none(a, "No such RSTP object")),
+    command("stp/show", "[bridge]", (0, 1), |_, a| none(a, "no such stp object")),
     command("tnl/ports/show", "-v", (0, 1), |c, _| c.tunnel_ports()),
     command("upcall/show", "", (0, 0), |c, _| c.upcall_show()),
     command("version", "", (0, 0), |c, _| c.version()),

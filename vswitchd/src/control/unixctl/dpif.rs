@@ -103,6 +103,11 @@ impl Control {
         for (_, number, tunnel) in self.tunnels() {
             ports.entry(tunnel.udp_port).or_insert((number, 0)).1 += 1;
         }
+        let peers = self.running.peers.values();
+        if let Some(number) = peers.map(|peer| datapath_number(peer.id)).min() {
+            let udp_port = self.running.underlay.udp_port();
+            ports.entry(udp_port).or_insert((number, 0)).1 += self.running.peers.len();
+        }
         let mut text = "Listening ports:\n".to_owned();
         for (udp_port, (number, count)) in ports {
             let _ = writeln!(text, "vxlan_sys_{udp_port} ({number}) ref_cnt={count}");

@@ -7,10 +7,13 @@ mod bridges;
 mod commands;
 mod dpif;
 mod fdb;
+mod fields;
+mod flow;
 mod flows;
 mod general;
 mod place;
 mod serve;
+mod trace;
 mod wire;
 
 pub use place::PlaceError;
