@@ -186,6 +186,8 @@ impl Host {
     pub fn vswitchd(&self) -> Command {
         let mut command = self.namespace.command(program("vswitchd").expect("there when the test began"));
         command.arg("--config").arg(self.config());
+        // Daemons of other tests have pidfiles of their own.
+        command.env("OVS_RUNDIR", &self.directory.0);
         command
     }
 

@@ -131,6 +131,12 @@ impl Ovs {
         self.directory.0.join(format!("{}.pcap", name(port)))
     }
 
+    /// The socket that `ovs-appctl -t` takes.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.directory.0.join("v.ctl")
+    }
+
     /// A command for `ovs-appctl`, such as `["fdb/show", "br0"]`; returns the answer.
     ///
     /// # Panics

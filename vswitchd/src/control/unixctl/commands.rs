@@ -42,6 +42,8 @@ const COMMANDS: &[Command] = &[
     command("fdb/stats-show", "bridge", (1, 1), |c, a| c.fdb_stats_show(a)),
     command("lacp/show", "[port]", (0, 1), |_, a| none(a, "no such lacp object")),
     command("list-commands", "", (0, 0), |_, _| Ok(list())),
+    command("mdb/flush", "[bridge]", (0, 1), |c, a| c.mdb_flush(a)),
+    command("mdb/show", "bridge", (1, 1), |c, a| c.mdb_show(a)),
     command("memory/show", "", (0, 0), |c, _| c.memory_show()),
     command("ofproto/list", "", (0, 0), |c, _| c.ofproto_list()),
     command("ofproto/list-tunnels", "", (0, 0), |c, _| c.list_tunnels()),

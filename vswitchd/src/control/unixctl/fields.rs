@@ -81,7 +81,7 @@ pub(super) fn describe(frame: &[u8], in_port: &str) -> Described {
     };
     let vlan = tags.first().map_or_else(String::new, |(_, tci)| format!("dl_vlan={},", tci & 0xfff));
     let kind = match ethertype {
-        0x0800 | 0x86dd => ",nw_ecn=0,nw_frag=no".to_owned(),
+        0x0800 | 0x86dd => ",nw_frag=no".to_owned(),
         0x0806 | 0x8035 => String::new(),
         _ => format!(",dl_type={ethertype:#06x}"),
     };

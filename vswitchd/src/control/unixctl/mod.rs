@@ -11,6 +11,7 @@ mod fields;
 mod flow;
 mod flows;
 mod general;
+mod mdb;
 mod place;
 mod serve;
 mod trace;
