@@ -8,9 +8,9 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use vswitch_core::wire::ethernet::Mac;
-use vswitch_tests::daemon::{Host, PATIENCE, Pod, Raw, Said, with_host};
+use vswitch_tests::daemon::{Host, PATIENCE, Pod, Raw, Said, program, with_host};
 use vswitch_tests::frames::{Frame, station};
-use vswitch_tests::lab::{Lab, skip, until};
+use vswitch_tests::lab::{Daemon, Lab, skip, until};
 use vswitch_tests::ovs::Ovs;
 
 /// Runs `body` with a host, where there is an `ovs-appctl`.
@@ -385,6 +385,28 @@ fn the_same_questions_have_the_same_answers_as_those_of_the_stock_switch() {
             assert_eq!(told(&ours), told(&theirs.out), "{words}\n{ours}\n{}", theirs.out);
         }
     });
+}
+
+#[test]
+fn an_exit_leaves_interfaces_with_their_keeper_and_one_that_cleans_up_does_not() {
+    with_appctl(
+        "an_exit_leaves_interfaces_with_their_keeper_and_one_that_cleans_up_does_not",
+        |_, mut host| {
+            host.configure(PORTS);
+            let socket = host.file("keeper.sock");
+            let mut command = host.namespace().command(program("vswitchd").unwrap());
+            let keeper = Daemon::spawn(command.arg("keeper").arg("--socket").arg(&socket));
+            drop(keeper.until_connectable(&socket, PATIENCE));
+            for (words, stays) in [("exit", true), ("exit --cleanup", false)] {
+                let mut command = host.vswitchd();
+                host.start_with(command.env("VSWITCHD_KEEPER", &socket));
+                assert!(host.has_interface("tap-a"));
+                assert_eq!(must(&host, words), "");
+                assert_eq!(host.end("CONT").0, 0);
+                assert_eq!(host.has_interface("tap-a"), stays, "{words}");
+            }
+        },
+    );
 }
 
 fn connect(path: &Path) -> UnixStream {

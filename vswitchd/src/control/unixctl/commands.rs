@@ -20,7 +20,7 @@ struct Command {
     run: fn(&mut Control, &[&str]) -> Answer,
 }
 
-/// In alphabetical order. The log goes to stderr, so there is nothing to reopen; there are no bonds and
+/// In alphabetical order. The log goes to stderr, so there is nothing to close or reopen; there are no bonds and
 /// no spanning trees, and no cached flows that could be out of date.
 const COMMANDS: &[Command] = &[
     command("bfd/show", "[interface]", (0, 1), |_, a| none(a, "no such bfd object")),
@@ -62,6 +62,7 @@ const COMMANDS: &[Command] = &[
     command("tnl/ports/show", "-v", (0, 1), |c, _| c.tunnel_ports()),
     command("upcall/show", "", (0, 0), |c, _| c.upcall_show()),
     command("version", "", (0, 0), |c, _| c.version()),
+    command("vlog/close", "", (0, 0), |_, _| Ok(String::new())),
     command("vlog/list", "", (0, 0), |_, _| general::vlog_list()),
     command("vlog/list-pattern", "", (0, 0), |_, _| general::vlog_list_pattern()),
     command("vlog/reopen", "", (0, 0), |_, _| Ok(String::new())),
@@ -109,6 +110,9 @@ impl Control {
             return reply.answer(Err(format!("\"{method}\" command takes at most {most} arguments")));
         }
         if method == "exit" {
+            if arguments.contains(&"--cleanup") {
+                self.give_up_kept();
+            }
             return self.unixctl.exiting.push(reply);
         }
         reply.answer((command.run)(self, &arguments));

@@ -170,6 +170,13 @@ impl Control {
         Ok(own.to_owned())
     }
 
+    /// `exit --cleanup`: what a keeper would hold for the next daemon goes too, but not what pods got by CNI, for that
+    /// can be had but once.
+    pub(super) fn give_up_kept(&mut self) {
+        let names = self.running.ports.keys().filter(|name| !self.cni.has(name));
+        self.keeper.forget_all(names.map(String::as_str));
+    }
+
     /// `memory/show`
     pub(super) fn memory_show(&self) -> Answer {
         let (ports, peers) = (self.running.ports.len(), self.running.peers.len());
