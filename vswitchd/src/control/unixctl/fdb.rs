@@ -53,6 +53,17 @@ impl Control {
         entries
     }
 
+    /// The entry of one station.
+    fn fdb_entry(&self, segment: Segment, mac: Mac) -> Option<Entry> {
+        let mut found = None;
+        self.running.macs.for_each(clock::now(), |entry| {
+            if (entry.segment, entry.mac) == (segment, mac) {
+                found = Some(entry);
+            }
+        });
+        found
+    }
+
     /// `fdb/show BRIDGE`
     pub(super) fn fdb_show(&self, arguments: &[&str]) -> Answer {
         let number = self.bridge_number(arguments[0], NO_BRIDGE)?;
@@ -80,7 +91,7 @@ impl Control {
         let unknown = "software error, odp port is present but no ofp port";
         let port = ports.iter().find(|port| port.name == arguments[1]).ok_or(unknown)?;
         let segment = parse_segment(number, arguments[2])?;
-        let before = self.fdb(number).into_iter().find(|entry| (entry.segment, entry.mac) == (segment, mac));
+        let before = self.fdb_entry(segment, mac);
         self.running
             .macs
             .add_static(segment, mac, port.id)
@@ -100,8 +111,7 @@ impl Control {
         let mac = parse_mac(arguments[2]).ok_or(BAD_MAC)?;
         let unknown = "could not find static mac entry";
         let segment = parse_segment(number, arguments[1]).map_err(|_| unknown)?;
-        let is_it = |e: &Entry| (e.segment, e.mac, e.state) == (segment, mac, EntryState::Static);
-        if !self.fdb(number).iter().any(is_it) {
+        if self.fdb_entry(segment, mac).is_none_or(|entry| entry.state != EntryState::Static) {
             return Err(unknown.to_owned());
         }
         let mut state = self.state.clone();

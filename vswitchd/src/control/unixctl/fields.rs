@@ -221,6 +221,32 @@ mod tests {
     }
 
     #[test]
+    fn any_text_is_a_flow_or_refused() {
+        let good = [
+            "in_port=LOCAL,dl_vlan=20,dl_vlan_pcp=3,tcp6,ipv6_src=fe80::1,tcp_flags=syn|ack,nw_tos=0x10",
+            "in_port(1),eth(src=50:54:00:00:00:05,dst=50:54:00:00:00:07),eth_type(0x8100),vlan(vid=20,pcp=3),\
+             encap(eth_type(0x0806),arp(sip=1.2.3.4,op=1))",
+        ];
+        let strange = ['(', ')', ',', '=', ' ', '\0', '9', 'é', ':'];
+        for (good, strange) in good.iter().flat_map(|good| strange.map(|strange| (good, strange))) {
+            for at in 0..good.len() {
+                for text in [
+                    good[..at].to_owned(),
+                    format!("{}{strange}{}", &good[..at], &good[at..]),
+                    format!("{}{strange}{}", &good[..at], &good[at + 1..]),
+                ] {
+                    for flow in [Flow::parse(&text), Flow::parse_keys(&text)].into_iter().flatten() {
+                        assert!(flow.frame().len() >= 60);
+                    }
+                }
+            }
+        }
+        assert!(Flow::parse_keys(&"encap(".repeat(100_000)).is_err());
+        let closed = "encap(".repeat(5_000) + &")".repeat(5_000);
+        assert!(Flow::parse_keys(&closed).is_err());
+    }
+
+    #[test]
     fn any_bytes_are_described() {
         assert_eq!(parse_hex("00 ff\n1a"), Some(vec![0, 0xff, 0x1a]));
         assert_eq!(parse_hex("0"), None);

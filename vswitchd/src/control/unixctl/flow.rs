@@ -123,11 +123,12 @@ impl Flow {
     /// Where it cannot be read.
     pub(super) fn parse_keys(text: &str) -> Result<Self, String> {
         let mut flow = Self::new();
-        flow.take_keys(text)?;
+        flow.take_keys(text, 0)?;
         Ok(flow)
     }
 
-    fn take_keys(&mut self, text: &str) -> Result<(), String> {
+    /// The keys in `text`, which stand inside `outer` others.
+    fn take_keys(&mut self, text: &str, outer: usize) -> Result<(), String> {
         let mut left = text.trim_matches([',', ' ']);
         while !left.is_empty() {
             let wrong = || format!("syntax error at {left} (or the bridge name was omitted)");
@@ -139,19 +140,20 @@ impl Flow {
             });
             let close = close.ok_or_else(wrong)?;
             let (name, inside) = (&left[..open], &left[open + 1..close]);
-            self.take_key(name, inside).ok_or_else(wrong)?;
+            self.take_key(name, inside, outer).ok_or_else(wrong)?;
             left = left[close + 1..].trim_start_matches([',', ' ']);
         }
         Ok(())
     }
 
     /// One key; `None` when it cannot be read.
-    fn take_key(&mut self, name: &str, inside: &str) -> Option<()> {
+    fn take_key(&mut self, name: &str, inside: &str, outer: usize) -> Option<()> {
         let pairs = || inside.split(',').filter_map(|pair| pair.split_once('='));
         match name {
             "in_port" => self.in_port = Some(inside.to_owned()),
             "eth_type" => self.ethertype = number(inside)?,
-            "encap" => return self.take_keys(inside).ok(),
+            // Behind each of two tags at most.
+            "encap" if outer < 2 => return self.take_keys(inside, outer + 1).ok(),
             "vlan" => self.tag = Some((0, 0)),
             // What is known of a frame before it arrives says nothing here.
             "recirc_id" | "skb_priority" | "skb_mark" | "ct_state" | "ct_zone" | "ct_mark" | "ct_label"
