@@ -43,7 +43,7 @@ impl Control {
             self.ovs.bridges.iter().map(|(name, bridge)| (name.as_str(), bridge.number)).collect();
         let of_file = |port: &RunningPort| port.config.bridge.is_none();
         let used = !self.running.peers.is_empty() || self.running.ports.values().any(of_file);
-        if used || bridges.is_empty() {
+        if used {
             bridges.entry(FILE_BRIDGE).or_insert(0);
         }
         bridges
@@ -51,7 +51,9 @@ impl Control {
 
     /// The number of the bridge `name`, or `refusal`.
     pub(super) fn bridge_number(&self, name: &str, refusal: &str) -> Result<u8, String> {
-        self.bridge_numbers().get(name).copied().ok_or_else(|| refusal.to_owned())
+        // The file's is there for whoever names it, also while nothing is in it.
+        let file = || (name == FILE_BRIDGE).then_some(0);
+        self.bridge_numbers().get(name).copied().or_else(file).ok_or_else(|| refusal.to_owned())
     }
 
     /// Whether a port belongs to bridge `number`.
