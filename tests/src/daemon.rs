@@ -206,7 +206,7 @@ impl Host {
     /// When it does not become ready.
     pub fn start_with(&mut self, command: &mut Command) {
         assert!(self.daemon.is_none(), "one daemon at a time");
-        let daemon = Daemon::spawn(command);
+        let daemon = Daemon::spawn(command.env("OVS_RUNDIR", &self.directory.0));
         daemon.until_connectable(&self.socket(), PATIENCE);
         self.daemon = Some(daemon);
         let status = self.ctl("status");

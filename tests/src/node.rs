@@ -216,6 +216,7 @@ impl Fleet {
         command.arg("-c").arg(format!(r#"{names}mount --bind "$0" "$1" && shift && exec "$@""#));
         command.arg(&directory).arg(self.directory.join("own"));
         command.arg(under_test("vswitchd")).arg("--config").arg(self.file()).args(["--node", name]);
+        command.env("OVS_RUNDIR", &directory);
         Node { daemon: Daemon::spawn(&mut command), socket: directory.join("control.sock") }
     }
 }
