@@ -27,6 +27,7 @@ mod port_rules;
 mod read;
 mod record;
 mod segment;
+mod tunnel_rules;
 
 pub use address::{AddressSpec, Prefix, fits_a_node};
 pub use bridge::{BridgeConfig, MirrorConfig, MirrorOutput, SnoopingConfig, TunnelConfig};

@@ -328,12 +328,14 @@ fn setting(key: &str, value: &str) -> Value {
         "trunks" | "cvlans" => list(&number),
         "addresses" => list(&|text| json!(text)),
         "gateway" | "node" if value.contains(',') => list(&|text| json!(text)),
-        "tag" | "mtu" => number(value),
+        "tag" | "mtu" | "key" | "in_key" | "out_key" | "dst_port" | "tos" | "ttl" => number(value),
         "ingress_policing_rate"
         | "ingress_policing_burst"
         | "egress_policing_rate"
         | "egress_policing_burst" => number(value),
-        "offload" | "split_horizon" => value.parse::<bool>().map_or_else(|_| json!(value), Value::from),
+        "offload" | "split_horizon" | "df_default" | "csum" => {
+            value.parse::<bool>().map_or_else(|_| json!(value), Value::from)
+        }
         "anti_spoof" => value.parse::<bool>().map_or_else(|_| list(&|text| json!(text)), Value::from),
         _ => json!(value),
     }
