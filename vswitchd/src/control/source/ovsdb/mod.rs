@@ -8,6 +8,7 @@ mod words;
 mod write;
 
 pub use read::read;
+pub(crate) use read::{Columns, short};
 pub use replica::{Atom, Database, Datum, Operation, Row, Uuid};
 pub use words::{BridgeReport, InterfaceReport, OfportWish, Report, Wish};
 pub use write::write;

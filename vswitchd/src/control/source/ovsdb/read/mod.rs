@@ -21,7 +21,7 @@ use std::net::IpAddr;
 use vswitch_core::Vni;
 use vswitch_core::port::Segment;
 
-pub(super) use columns::{Columns, short};
+pub(crate) use columns::{Columns, short};
 
 /// What is said of STP and RSTP.
 pub(super) const SPANNING_TREE: &str = "spanning tree protocols are not offered";
