@@ -220,8 +220,8 @@ fn an_existing_interface_an_internal_port_and_a_tunnel_stand_behind_ports() {
         dont_fragment: false,
         checksum: true,
     };
-    let keyed = TunnelConfig { in_key: vni(7), out_key: vni(7), ..plain.clone() };
-    assert_eq!(port(&config, "vx1").kind, PortKind::Vxlan(plain));
+    assert_eq!(port(&config, "vx1").kind, PortKind::Vxlan(plain.clone()));
+    let keyed = TunnelConfig { in_key: vni(7), out_key: vni(7), ..plain };
     assert_eq!(port(&config, "vx2").kind, PortKind::Vxlan(all));
     assert_eq!(port(&config, "vx3").kind, PortKind::Vxlan(keyed));
     assert!(config.warnings.is_empty());

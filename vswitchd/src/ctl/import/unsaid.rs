@@ -69,8 +69,10 @@ pub(super) fn list(database: &Database, wish: &Wish, bridge: &str, lost: &[(Stri
         lines.push(format!("mirror {}: the file has no mirrors", mirror.name));
     }
     for port in ports {
-        let interfaces =
-            port.references("interfaces").filter_map(|uuid| Columns::of(database, "Interface", uuid));
+        let interfaces = port.references("interfaces");
+        let mut interfaces: Vec<_> =
+            interfaces.filter_map(|uuid| Columns::of(database, "Interface", uuid)).collect();
+        interfaces.sort_by_key(|interface| by_name(*interface));
         let mut whole = false;
         for interface in interfaces {
             let name = interface.text("name").unwrap_or_default();

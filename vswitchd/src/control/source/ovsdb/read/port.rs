@@ -64,6 +64,12 @@ pub(super) fn read(
         }
         has_interface
     });
+    let egress_policing = rows.qos.and_then(|qos| egress(qos, complain)).filter(|_| {
+        if !has_interface {
+            complain("QoS of what is no interface of the system is not offered".to_owned());
+        }
+        has_interface
+    });
     Ok(PortConfig {
         vlan_mode: vlans.mode,
         tag: vlans.tag,
@@ -78,7 +84,7 @@ pub(super) fn read(
         mac,
         mtu,
         ingress_policing,
-        egress_policing: rows.qos.and_then(|qos| egress(qos, complain)),
+        egress_policing,
         protected: port.is_true("protected"),
         mcast_flood: port.flag("other_config", "mcast-snooping-flood"),
         mcast_flood_reports: port.flag("other_config", "mcast-snooping-flood-reports"),
@@ -113,8 +119,9 @@ fn kind(rows: Rows<'_>, complain: &mut impl FnMut(String)) -> Result<PortKind, S
             bare_name(name)?;
             tunnel::read(name, interface, complain).map(PortKind::Vxlan)
         }
+        // The sentence is Open vSwitch's, which has an errno for a reason.
         word => Err(format!(
-            "{}: unsupported type {:?}; internal, tap, system, patch and vxlan are offered",
+            "could not open network device {} (type {:?} is not supported; internal, tap, system, patch and vxlan are)",
             short(name),
             short(word)
         )),

@@ -158,9 +158,13 @@ fn an_interface_that_cannot_be_had_says_why_and_leaves_the_others() {
         (vec![("tag", integers(&[4095]))], vec![], "tag 4095 is not a VLAN"),
         (vec![("tag", integers(&[-1]))], vec![], "tag -1"),
         (vec![("trunks", integers(&[4095]))], vec![], "trunks holds no VLAN"),
-        (vec![], vec![("type", text("gre"))], "p1: unsupported type \"gre\""),
-        (vec![], vec![("type", text("geneve"))], "unsupported type"),
-        (vec![], vec![("type", text("dpdk"))], "unsupported type"),
+        (
+            vec![],
+            vec![("type", text("gre"))],
+            "could not open network device p1 (type \"gre\" is not supported;",
+        ),
+        (vec![], vec![("type", text("geneve"))], "is not supported"),
+        (vec![], vec![("type", text("dpdk"))], "is not supported"),
         (vec![], patch(&[]), "p1: patch type requires valid 'peer' argument"),
         (vec![], patch(&[("peer", "a/b")]), "p1: patch type requires valid 'peer' argument"),
         (vec![], patch(&[("peer", "p1")]), "p1: patch peer must not be self"),
@@ -397,6 +401,14 @@ fn an_egress_policer_is_read_in_kilobits_and_other_qos_is_said() {
         assert_eq!(port(&wish, "p1").egress_policing, None);
         assert_eq!(wish.complaints.len(), 1, "{:?}", wish.complaints);
     }
+    let mut rows = Rows::default();
+    let other_config = map(&[("cir", "125000")]);
+    let qos = rows.add("QoS", vec![("type", text("egress-policer")), ("other_config", other_config)]);
+    let tunnel = vec![("type", text("vxlan")), ("options", map(&[("remote_ip", "10.0.0.1")]))];
+    let tunnel = rows.port("p1", vec![("qos", references(&[qos]))], tunnel);
+    let wish = rows.bridge("br0", &[tunnel], vec![]).wish(vec![]);
+    assert_eq!(port(&wish, "p1").egress_policing, None);
+    assert_eq!(wish.complaints, ["port p1: QoS of what is no interface of the system is not offered"]);
     assert!(with_qos(vec![("type", text("linux-noop"))]).complaints.is_empty());
 }
 
