@@ -105,7 +105,8 @@ impl Policing {
 /// `[[port]]`: where the switch ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortConfig {
-    /// Its name, and its TAP's: 1..=15 bytes, no two ports alike.
+    /// Its name, and its interface's, no two ports alike: 1..=15 bytes, or up to 63 where a database names what is no
+    /// interface of the system.
     pub name: String,
     /// The bridge it belongs to; `None`: the file's.
     pub bridge: Option<String>,

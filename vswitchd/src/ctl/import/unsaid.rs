@@ -60,6 +60,9 @@ pub(super) fn list(database: &Database, wish: &Wish, bridge: &str, lost: &[(Stri
         row.references("ports").filter_map(|uuid| Columns::of(database, "Port", uuid)).collect();
     ports.sort_by_key(|port| by_name(*port));
 
+    let kinds: BTreeMap<&str, &PortKind> =
+        wish.ports.iter().map(|port| (port.name.as_str(), &port.kind)).collect();
+
     lines.extend(told(wish, "bridge", bridge));
     if row.text("fail_mode") == Some("secure") {
         lines.push(format!("bridge {bridge}: fail_mode=secure"));
@@ -82,7 +85,7 @@ pub(super) fn list(database: &Database, wish: &Wish, bridge: &str, lost: &[(Stri
             }
             whole = true;
             lines.extend(told(wish, "port", name));
-            lines.extend(interface_columns(wish, name, interface));
+            lines.extend(interface_columns(kinds.get(name).copied(), name, interface));
         }
         if whole {
             lines.extend(columns(port, &format!("port {}", short(&by_name(port))), &PORT, |_, _| true));
@@ -105,8 +108,7 @@ fn told(wish: &Wish, kind: &str, name: &str) -> Vec<String> {
     wish.complaints.iter().filter(|said| said.starts_with(&begin)).cloned().collect()
 }
 
-fn interface_columns(wish: &Wish, name: &str, interface: Columns<'_>) -> Vec<String> {
-    let kind = wish.ports.iter().find(|port| port.name == name).map(|port| &port.kind);
+fn interface_columns(kind: Option<&PortKind>, name: &str, interface: Columns<'_>) -> Vec<String> {
     columns(interface, &format!("interface {}", short(name)), &INTERFACE, |column, key| {
         match (kind, column, key) {
             (Some(PortKind::Internal), "mac", _) => false,

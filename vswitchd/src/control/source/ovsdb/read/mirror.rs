@@ -30,7 +30,7 @@ pub(super) fn read<'a>(
         (None, Some(number)) => {
             let vlan = u16::try_from(number).ok().filter(|vlan| *vlan > 0).and_then(Vlan::new);
             let Some(vlan) = vlan else {
-                complain(format!("mirror {name}: output_vlan {number} is not a VLAN; 1..=4094 is allowed"));
+                complain(format!("mirror {name}: output_vlan {number} is not a VLAN; 1..4094 is allowed"));
                 return None;
             };
             MirrorOutput::Vlan(vlan)

@@ -53,7 +53,7 @@ pub(super) fn read(
     let mtu = interface.integer("mtu_request").filter(|_| has_interface).and_then(|wanted| {
         let mtu = u16::try_from(wanted).ok().filter(|mtu| (MIN_MTU..=MAX_MTU).contains(mtu));
         if mtu.is_none() {
-            complain(format!("mtu_request {wanted} is not in {MIN_MTU}..={MAX_MTU}"));
+            complain(format!("mtu_request {wanted} is not in {MIN_MTU}..{MAX_MTU}"));
         }
         mtu
     });
@@ -201,7 +201,7 @@ fn vlans(port: Columns<'_>, complain: &mut impl FnMut(String)) -> Result<Vlans, 
 /// 4095 is nobody's (IEEE 802.1Q table 9-2).
 fn vlan(number: i64) -> Result<u16, String> {
     let vlan = u16::try_from(number).ok().filter(|vlan| *vlan <= 4094);
-    vlan.ok_or_else(|| format!("tag {number} is not a VLAN; 0..=4094 is allowed"))
+    vlan.ok_or_else(|| format!("tag {number} is not a VLAN; 0..4094 is allowed"))
 }
 
 /// The VLANs of a set, rising; `None` for all.
@@ -213,7 +213,7 @@ fn set(port: Columns<'_>, column: &str) -> Result<Option<Vec<u16>>, String> {
     vlans.sort_unstable();
     vlans.dedup();
     if vlans.is_empty() {
-        Err(format!("{column} holds no VLAN; 0..=4094 are allowed"))
+        Err(format!("{column} holds no VLAN; 0..4094 are allowed"))
     } else {
         Ok(Some(vlans))
     }

@@ -46,11 +46,11 @@ pub(super) fn read(
             "ttl" => match value.trim().parse::<u8>() {
                 Ok(0) => {}
                 Ok(number) => ttl = Some(number),
-                Err(_) => wrong.push(format!("bad ttl {}; 0..=255 is allowed", short(value))),
+                Err(_) => wrong.push(format!("bad ttl {}; 0..255 is allowed", short(value))),
             },
             "dst_port" => match value.trim().parse::<u16>() {
                 Ok(number) if number > 0 => udp_port = number,
-                _ => wrong.push(format!("bad dst_port {}; 1..=65535 is allowed", short(value))),
+                _ => wrong.push(format!("bad dst_port {}; 1..65535 is allowed", short(value))),
             },
             "df_default" => dont_fragment = value != "false",
             "csum" => checksum = value == "true",
@@ -76,7 +76,7 @@ pub(super) fn read(
         Some((key, text)) => {
             let vni = number(text).and_then(|number| u32::try_from(number).ok()).and_then(Vni::new);
             if vni.is_none() {
-                wrong.push(format!("bad {key} {}; 0..=16777215 is allowed", short(text)));
+                wrong.push(format!("bad {key} {}; 0..16777215 is allowed", short(text)));
             }
             vni
         }
