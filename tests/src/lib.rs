@@ -22,6 +22,7 @@ pub mod numbered;
 pub mod offload_body;
 pub mod ovs;
 pub mod ovsdb_rows_body;
+pub mod ovsdb_server;
 pub mod packaged;
 pub mod pcap;
 pub mod prober_body;

@@ -4,86 +4,19 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 use vswitch_tests::daemon::with_host;
-use vswitch_tests::lab::{Daemon, check, skip};
+use vswitch_tests::ovsdb_server::OvsdbServer;
 use vswitchd::config::{Config, PortKind};
 
-const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// A database server of our own, with nobody who carries out what it says.
-struct Server {
-    /// Ends before the directory goes.
-    daemon: Option<Daemon>,
-    directory: PathBuf,
+/// `vswitchctl import ovs` of what the server has.
+fn import_from(server: &OvsdbServer, more: &str) -> Said {
+    import(&["--db", &server.remote()], more)
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.daemon.take();
-        let _ = std::fs::remove_dir_all(&self.directory);
-    }
-}
-
-impl Server {
-    /// `None`, after a loud word, where Open vSwitch is not installed.
-    fn start() -> Option<Self> {
-        if !Path::new(SCHEMA).exists() {
-            skip("Open vSwitch is not installed (Debian: openvswitch-switch)");
-            return None;
-        }
-        static STARTED: AtomicU32 = AtomicU32::new(0);
-        let number = STARTED.fetch_add(1, Ordering::Relaxed);
-        let directory = std::env::temp_dir().join(format!("vswitch-import-{}-{number}", std::process::id()));
-        std::fs::create_dir_all(&directory).unwrap();
-        let mut server = Self { daemon: None, directory };
-        let (file, socket) = (server.at("conf.db"), server.at("db.sock"));
-        check(Command::new("ovsdb-tool").arg("create").arg(&file).arg(SCHEMA));
-        let mut command = Command::new("ovsdb-server");
-        command.env("OVS_RUNDIR", &server.directory).arg(&file);
-        command.arg(format!("--remote=punix:{}", socket.display()));
-        command.arg(format!("--unixctl={}", server.at("db.ctl").display()));
-        let daemon = Daemon::spawn(&mut command);
-        daemon.until_connectable(&socket, PATIENCE);
-        server.daemon = Some(daemon);
-        server.vsctl("init");
-        Some(server)
-    }
-
-    fn at(&self, name: &str) -> PathBuf {
-        self.directory.join(name)
-    }
-
-    fn remote(&self) -> String {
-        format!("unix:{}", self.at("db.sock").display())
-    }
-
-    /// `ovs-vsctl` with these words, which white space parts.
-    fn vsctl(&self, words: &str) -> String {
-        let mut command = Command::new("ovs-vsctl");
-        command.arg(format!("--db={}", self.remote())).args(["--no-wait", "--timeout=20"]);
-        check(command.args(words.split_whitespace()))
-    }
-
-    /// What `ovsdb-client dump` prints with this option, as a file.
-    fn dump(&self, format: &str) -> PathBuf {
-        let text = check(Command::new("ovsdb-client").args(["dump", format, &self.remote()]));
-        self.file("dump", &text)
-    }
-
-    fn file(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.at(name);
-        std::fs::write(&path, text).unwrap();
-        path
-    }
-
-    /// `vswitchctl import ovs` of what the server has.
-    fn import(&self, more: &str) -> Said {
-        import(&["--db", &self.remote()], more)
-    }
+fn file(server: &OvsdbServer, name: &str, text: &str) -> PathBuf {
+    let path = server.at(name);
+    std::fs::write(&path, text).unwrap();
+    path
 }
 
 /// What the program said, and its exit code.
@@ -196,12 +129,12 @@ csum = true
 
 #[test]
 fn a_bridge_becomes_the_same_file_from_the_server_and_from_every_form_of_its_dump() {
-    let Some(server) = Server::start() else { return };
+    let Some(server) = OvsdbServer::start() else { return };
     server.vsctl(EXPRESSED);
     let expected = Said { code: 0, out: FILE.to_owned(), err: String::new() };
-    assert_eq!(server.import(""), expected);
-    assert_eq!(import_file(&server.dump("--format=table"), ""), expected);
-    assert_eq!(import_file(&server.dump("--format=json"), "--bridge br0"), expected);
+    assert_eq!(import_from(&server, ""), expected);
+    assert_eq!(import_file(&file(&server, "dump", &server.dump("table")), ""), expected);
+    assert_eq!(import_file(&file(&server, "dump", &server.dump("json")), "--bridge br0"), expected);
     let config = Config::parse(FILE, "f.toml").unwrap();
     assert_eq!(config.ports.iter().filter(|port| port.kind == PortKind::System).count(), 3);
     assert!(config.warnings.is_empty());
@@ -209,7 +142,7 @@ fn a_bridge_becomes_the_same_file_from_the_server_and_from_every_form_of_its_dum
 
 #[test]
 fn what_the_file_has_no_words_for_is_listed_column_by_column() {
-    let Some(server) = Server::start() else { return };
+    let Some(server) = OvsdbServer::start() else { return };
     server.vsctl(
         "add-br br0 -- set bridge br0 fail_mode=secure stp_enable=true mcast_snooping_enable=true \
          other_config:datapath-id=00000000000000ff external_ids:owner=\"me\" \
@@ -225,7 +158,7 @@ fn what_the_file_has_no_words_for_is_listed_column_by_column() {
          -- --id=@m create mirror name=m0 select_all=true output_vlan=9 -- set bridge br0 mirrors=@m \
          -- add-br br1 -- set Open_vSwitch . external_ids:system-id=s",
     );
-    let said = server.import("--bridge br0");
+    let said = import_from(&server, "--bridge br0");
     assert_eq!(said.code, 0);
     let expected = [
         "bridge br0: OpenFlow controllers are not offered",
@@ -263,7 +196,7 @@ fn what_the_file_has_no_words_for_is_listed_column_by_column() {
 
 #[test]
 fn of_show_no_more_is_read_than_it_tells() {
-    let Some(server) = Server::start() else { return };
+    let Some(server) = OvsdbServer::start() else { return };
     server.vsctl(
         "add-br br0 -- add-port br0 eth1 tag=10 -- add-port br0 eth2 trunks=1,2 \
          -- add-port br0 vx1 -- set interface vx1 type=vxlan options:remote_ip=10.0.0.1 options:key=5 \
@@ -271,8 +204,8 @@ fn of_show_no_more_is_read_than_it_tells() {
          -- set interface vx1 error=\"a:b\"",
     );
     server.vsctl("set-manager punix:nowhere.sock");
-    let show = server.file("show", &server.vsctl("show"));
-    let (shown, whole) = (import_file(&show, ""), server.import(""));
+    let show = file(&server, "show", &server.vsctl("show"));
+    let (shown, whole) = (import_file(&show, ""), import_from(&server, ""));
     assert_eq!(shown.code, 0);
     let bare = |text: &str| text.lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>().join("\n");
     assert_eq!(bare(&shown.out), bare(&whole.out));
@@ -282,34 +215,34 @@ fn of_show_no_more_is_read_than_it_tells() {
 
 #[test]
 fn which_of_several_bridges_is_meant_must_be_said() {
-    let Some(server) = Server::start() else { return };
+    let Some(server) = OvsdbServer::start() else { return };
     let failed = |more: &str, word: &str| {
-        let said = server.import(more);
+        let said = import_from(&server, more);
         assert!(said.code == 1 && said.out.is_empty() && said.err.contains(word), "{said:?}");
     };
     failed("", "the database has no bridge");
     server.vsctl("add-br br0 -- add-br br1");
     failed("", "the database has the bridges br0, br1; --bridge says which is meant");
     failed("--bridge br2", "there is no bridge \"br2\"; there are br0, br1");
-    assert!(server.import("--bridge br1").out.contains("name = \"br1\""));
+    assert!(import_from(&server, "--bridge br1").out.contains("name = \"br1\""));
 }
 
 #[test]
 fn a_file_that_is_there_is_not_written_over() {
-    let Some(server) = Server::start() else { return };
+    let Some(server) = OvsdbServer::start() else { return };
     server.vsctl("add-br br0");
     let output = server.at("f.toml");
     let more = format!("--output {}", output.display());
-    let said = server.import(&more);
+    let said = import_from(&server, &more);
     assert_eq!((said.code, said.out.as_str()), (0, ""));
-    assert_eq!(std::fs::read_to_string(&output).unwrap(), server.import("").out);
-    let said = server.import(&more);
+    assert_eq!(std::fs::read_to_string(&output).unwrap(), import_from(&server, "").out);
+    let said = import_from(&server, &more);
     assert!(said.code == 1 && said.err.contains("cannot be written"), "{said:?}");
 }
 
 #[test]
 fn what_is_no_database_is_refused_in_one_sentence() {
-    let Some(server) = Server::start() else { return };
+    let Some(server) = OvsdbServer::start() else { return };
     for (text, word) in [
         ("", "empty"),
         ("hello\n", "line 1: neither a title"),
@@ -327,7 +260,7 @@ fn what_is_no_database_is_refused_in_one_sentence() {
         ("6c77f6a5-eb71-4f4a-b015-8fae77f3e563\n    Sausage x\n", "not understood"),
         ("6c77f6a5-eb71-4f4a-b015-8fae77f3e563\n    Bridge \"x\n", "no end"),
     ] {
-        let said = import_file(&server.file("bad", text), "");
+        let said = import_file(&file(&server, "bad", text), "");
         assert!(said.code == 1 && said.out.is_empty() && said.err.contains(word), "{text:?}: {said:?}");
         assert_eq!(said.err.lines().count(), 1, "{said:?}");
     }
@@ -339,13 +272,13 @@ fn what_is_no_database_is_refused_in_one_sentence() {
 
 #[test]
 fn a_daemon_that_runs_what_was_imported_differs_in_nothing_from_it() {
-    let Some(server) = Server::start() else { return };
+    let Some(server) = OvsdbServer::start() else { return };
     with_host("a_daemon_that_runs_what_was_imported_differs_in_nothing_from_it", |_, mut host| {
         server.vsctl(
             "add-br br0 -- add-port br0 int0 tag=10 -- set interface int0 type=internal \
              -- add-port br0 int1 trunks=1,2,3 -- set interface int1 type=internal",
         );
-        let imported = server.import("");
+        let imported = import_from(&server, "");
         assert_eq!((imported.code, imported.err.as_str()), (0, ""));
         host.configure(&imported.out);
         let said = host.run("--check");
