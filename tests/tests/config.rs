@@ -99,7 +99,7 @@ fn the_contracts_example_means_what_the_contract_says() {
     );
 
     let a = port(&config, "tap-a");
-    assert_eq!((a.kind, a.vlan_mode, a.tag), (PortKind::Tap, VlanMode::Access, Some(10)));
+    assert_eq!((&a.kind, a.vlan_mode, a.tag), (&PortKind::Tap, VlanMode::Access, Some(10)));
     assert!(a.on_node("node-1") && !a.on_node("node-2"));
     assert_eq!(
         (a.netns.as_deref(), a.ifname.as_deref(), a.interface()),

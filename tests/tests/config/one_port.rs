@@ -1,8 +1,8 @@
 //! One port: what follows from its words, and its other forms.
 
-use super::{BOTH, V4, load, pairs, parse, port};
+use super::{BOTH, V4, ip, load, pairs, parse, port, vni};
 use vswitch_core::{Attachment, Mac};
-use vswitchd::config::{Config, Families, Policing, PortConfig, VlanMode};
+use vswitchd::config::{Config, Families, Policing, PortConfig, PortKind, TunnelConfig, VlanMode};
 
 #[test]
 fn the_mtu_is_what_fits_everywhere_the_port_goes() {
@@ -183,5 +183,70 @@ fn a_port_survives_the_state_file() {
     assert_eq!(
         PortConfig::from_json(&serde_json::json!([1]), &config).unwrap_err(),
         "a port is an object in JSON"
+    );
+}
+
+#[test]
+fn an_existing_interface_an_internal_port_and_a_tunnel_stand_behind_ports() {
+    let config = parse(
+        "[[port]]\nname = \"eth1\"\ntype = \"system\"\ntag = 10\nmtu = 9000\n\
+         [[port]]\nname = \"int0\"\ntype = \"internal\"\nmac = \"02:00:00:00:00:0a\"\n\
+         [[port]]\nname = \"vx1\"\ntype = \"vxlan\"\nremote_ip = \"192.168.65.116\"\n\
+         [[port]]\nname = \"vx2\"\ntype = \"vxlan\"\nremote_ip = \"fd00::2\"\nlocal_ip = \"fd00::1\"\nkey = 7\n\
+         out_key = 8\ndst_port = 8472\ntos = 32\nttl = 9\ndf_default = false\ncsum = true\ntag = 10\n\
+         [[port]]\nname = \"vx3\"\ntype = \"vxlan\"\nremote_ip = \"192.168.65.116\"\nkey = 7\ntos = 0\n",
+    );
+    assert_eq!(port(&config, "eth1").kind, PortKind::System);
+    assert_eq!(port(&config, "int0").kind, PortKind::Internal);
+    let plain = TunnelConfig {
+        remote: ip("192.168.65.116"),
+        local: None,
+        in_key: vni(0),
+        out_key: vni(0),
+        udp_port: 4789,
+        tos: None,
+        ttl: None,
+        dont_fragment: true,
+        checksum: false,
+    };
+    let all = TunnelConfig {
+        remote: ip("fd00::2"),
+        local: Some(ip("fd00::1")),
+        in_key: vni(7),
+        out_key: vni(8),
+        udp_port: 8472,
+        tos: Some(32),
+        ttl: Some(9),
+        dont_fragment: false,
+        checksum: true,
+    };
+    assert_eq!(port(&config, "vx1").kind, PortKind::Vxlan(plain.clone()));
+    let keyed = TunnelConfig { in_key: vni(7), out_key: vni(7), ..plain };
+    assert_eq!(port(&config, "vx2").kind, PortKind::Vxlan(all));
+    assert_eq!(port(&config, "vx3").kind, PortKind::Vxlan(keyed));
+    assert!(config.warnings.is_empty());
+    // Each survives the state file, and each can be given as KEY=VALUE.
+    for port in &config.ports {
+        assert_eq!(PortConfig::from_json(&port.to_json(), &config).as_ref(), Ok(port));
+    }
+    let given = [
+        ("type", "vxlan"),
+        ("remote_ip", "fd00::2"),
+        ("local_ip", "fd00::1"),
+        ("in_key", "7"),
+        ("out_key", "8"),
+        ("dst_port", "8472"),
+        ("tos", "32"),
+        ("ttl", "9"),
+        ("df_default", "false"),
+        ("csum", "true"),
+        ("tag", "10"),
+    ];
+    let given = PortConfig::from_pairs("vx2", &pairs(&given), &config);
+    assert_eq!(given.as_ref(), Ok(port(&config, "vx2")));
+    // The same tunnel on two nodes is no clash.
+    parse(
+        "[[port]]\nname = \"a\"\nnode = \"n1\"\ntype = \"vxlan\"\nremote_ip = \"10.0.0.2\"\n\
+         [[port]]\nname = \"b\"\nnode = \"n2\"\ntype = \"vxlan\"\nremote_ip = \"10.0.0.2\"\n",
     );
 }

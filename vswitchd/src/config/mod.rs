@@ -27,6 +27,7 @@ mod port_rules;
 mod read;
 mod record;
 mod segment;
+mod tunnel_rules;
 
 pub use address::{AddressSpec, Prefix, fits_a_node};
 pub use bridge::{BridgeConfig, MirrorConfig, MirrorOutput, SnoopingConfig, TunnelConfig};
@@ -34,7 +35,7 @@ pub use cluster::Cluster;
 pub use error::{ConfigError, ConfigErrors, Place, Warning};
 pub use host::PeerName;
 pub use peer::{Chosen, Families, FamilyMissing, MAX_PEERS, PeerConfig, PeerSource, Reserved, Underlay};
-pub use port::{AntiSpoof, Policing, PortConfig, PortKind, VlanMode};
+pub use port::{AntiSpoof, MAX_MTU, MIN_MTU, Policing, PortConfig, PortKind, VlanMode};
 pub use segment::SegmentConfig;
 pub use vswitch_core::port::{InnerVlan, PriorityTags};
 

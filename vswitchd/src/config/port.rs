@@ -105,7 +105,8 @@ impl Policing {
 /// `[[port]]`: where the switch ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortConfig {
-    /// Its name, and its TAP's: 1..=15 bytes, no two ports alike.
+    /// Its name, and its interface's, no two ports alike: 1..=15 bytes, or up to 63 where a database names what is no
+    /// interface of the system.
     pub name: String,
     /// The bridge it belongs to; `None`: the file's.
     pub bridge: Option<String>,
@@ -166,9 +167,9 @@ const VXLAN_OVERHEAD_V6: u16 = 40 + 8 + 8 + 14;
 /// The MTU of Ethernet (IEEE 802.3 §3.2.7).
 const ETHERNET_MTU: u16 = 1500;
 /// The smallest MTU (RFC 791 §3.2).
-pub(super) const MIN_MTU: u16 = 68;
+pub const MIN_MTU: u16 = 68;
 /// The largest: with an Ethernet header, 65,535 bytes.
-pub(super) const MAX_MTU: u16 = 65_521;
+pub const MAX_MTU: u16 = 65_521;
 
 impl PortConfig {
     /// A trunk of all VLANs called `name`, with `kind` behind it and nothing else said.

@@ -7,7 +7,7 @@ use super::address::{read_addresses_and_prefixes, read_gateways, read_interface_
 use super::file::Value;
 use super::port::{AntiSpoof, MAX_MTU, MIN_MTU, Policing, PortConfig, PortKind, VlanMode};
 use super::read::{Field, Section};
-use super::{Config, PriorityTags};
+use super::{Config, PriorityTags, tunnel_rules};
 use std::collections::HashMap;
 use vswitch_core::Mac;
 use vswitch_core::wire::vlan::{TPID_CTAG, TPID_STAG};
@@ -49,8 +49,9 @@ pub(super) fn read(section: &Section<'_>, config: &Config) -> Option<PortConfig>
     let ingress_policing = read_policing(section, ["ingress_policing_rate", "ingress_policing_burst"]);
     let egress_policing = read_policing(section, ["egress_policing_rate", "egress_policing_burst"]);
     let split_horizon = section.get("split_horizon").and_then(|field| field.boolean());
+    let kind = kind.and_then(|kind| read_what_goes_with(section, kind));
     section.refuse_unknown();
-    let (name, vlans, addresses) = (name?, vlans?, addresses?);
+    let (name, kind, vlans, addresses) = (name?, kind?, vlans?, addresses?);
     (section.report.len() == wrong_before).then(|| PortConfig {
         nodes,
         vlan_mode: vlans.mode,
@@ -70,16 +71,44 @@ pub(super) fn read(section: &Section<'_>, config: &Config) -> Option<PortConfig>
         ingress_policing,
         egress_policing,
         split_horizon: split_horizon.unwrap_or_default(),
-        ..PortConfig::new(&name, kind.unwrap_or_default())
+        ..PortConfig::new(&name, kind)
     })
 }
 
-fn read_kind(section: &Section<'_>) -> Option<PortKind> {
-    let field = section.get("type")?;
-    match field.word(&[("tap", "tap"), ("system", "system")])? {
-        "tap" => Some(PortKind::Tap),
-        _ => field.refuse("is not yet available: existing interfaces cannot be attached; \"tap\" is allowed"),
+/// What a file may put behind a port.
+const TYPES: [&str; 4] = ["tap", "internal", "system", "vxlan"];
+
+fn read_kind(section: &Section<'_>) -> Option<&'static str> {
+    let Some(field) = section.get("type") else { return Some("tap") };
+    field.word(&TYPES.map(|word| (word, word)))
+}
+
+/// Keys that set up a TAP, and the types whose ports have them.
+const KEYS_OF_TYPES: [(&[&str], &[&str]); 4] = [
+    (&["tap"], &["netns", "ifname", "addresses", "gateway"]),
+    (&["tap", "internal"], &["mac", "anti_spoof"]),
+    (&["tap", "internal", "system"], &["mtu", "offload", "ingress_policing_rate", "ingress_policing_burst"]),
+    (&["tap", "internal", "system"], &["egress_policing_rate", "egress_policing_burst"]),
+];
+
+/// What stands behind a port of type `kind`; keys that do not go with it are refused.
+fn read_what_goes_with(section: &Section<'_>, kind: &str) -> Option<PortKind> {
+    for (types, keys) in KEYS_OF_TYPES.iter().filter(|(types, _)| !types.contains(&kind)) {
+        for field in keys.iter().filter_map(|key| section.get(key)) {
+            let types = types.iter().map(|word| format!("{word:?}")).collect::<Vec<_>>().join(", ");
+            let _: Option<()> =
+                field.refuse(format!("has no meaning with type {kind:?}; it goes with {types}"));
+        }
     }
+    if kind == "vxlan" {
+        return tunnel_rules::read(section).map(PortKind::Vxlan);
+    }
+    tunnel_rules::refuse(section, kind);
+    Some(match kind {
+        "internal" => PortKind::Internal,
+        "system" => PortKind::System,
+        _ => PortKind::Tap,
+    })
 }
 
 fn read_nodes(field: &Field<'_>) -> Option<Vec<String>> {
@@ -223,6 +252,7 @@ pub(super) fn clashes(ports: &[PortConfig]) -> Vec<(usize, &'static str, String)
     let mut found = Vec::new();
     let mut names: HashMap<&str, usize> = HashMap::new();
     let mut inside: HashMap<(&str, &str), Vec<usize>> = HashMap::new();
+    let mut tunnels: HashMap<_, Vec<usize>> = HashMap::new();
     for (i, port) in ports.iter().enumerate() {
         if names.insert(&port.name, i).is_some() {
             found.push((
@@ -231,6 +261,19 @@ pub(super) fn clashes(ports: &[PortConfig]) -> Vec<(usize, &'static str, String)
                 format!("port {:?}: name is given to two ports; names are unique", port.name),
             ));
             continue;
+        }
+        if let PortKind::Vxlan(tunnel) = &port.kind {
+            let same =
+                tunnels.entry((tunnel.remote, tunnel.local, tunnel.udp_port, tunnel.in_key)).or_default();
+            if let Some(other) = same.iter().map(|j| &ports[*j]).find(|other| share_a_node(port, other)) {
+                let reason = format!(
+                    "port {:?}: the datagrams of this remote_ip, local_ip, dst_port and key belong to port {:?} \
+                     already",
+                    port.name, other.name
+                );
+                found.push((i, "remote_ip", reason));
+            }
+            same.push(i);
         }
         let Some(netns) = &port.netns else { continue };
         let same = inside.entry((bare_name(netns), port.interface())).or_default();

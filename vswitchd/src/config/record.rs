@@ -5,10 +5,10 @@
 
 use super::address::width;
 use super::file::{Node, Table, Value, from_json, to_json};
-use super::port::{AntiSpoof, Policing, PortConfig, VlanMode};
+use super::port::{AntiSpoof, Policing, PortConfig, PortKind, VlanMode};
 use super::port_rules::{self, PRIORITY_TAGS, QINQ_ETHTYPE};
 use super::read::{Report, Section};
-use super::{Config, PriorityTags};
+use super::{Config, PriorityTags, tunnel_rules};
 use std::net::IpAddr;
 
 impl PortConfig {
@@ -98,6 +98,9 @@ impl PortConfig {
         police(["ingress_policing_rate", "ingress_policing_burst"], self.ingress_policing);
         police(["egress_policing_rate", "egress_policing_burst"], self.egress_policing);
         set("split_horizon", self.split_horizon.then_some(Value::Boolean(true)));
+        if let PortKind::Vxlan(tunnel) = &self.kind {
+            tunnel_rules::write(tunnel, set);
+        }
         table
     }
 }
@@ -150,8 +153,24 @@ fn change(table: &mut Table, name: &str, pairs: &[(String, String)]) -> Result<(
     Ok(())
 }
 
-const POLICING: [&str; 4] =
-    ["ingress_policing_rate", "ingress_policing_burst", "egress_policing_rate", "egress_policing_burst"];
+/// Keys with a number.
+const NUMBERS: [&str; 12] = [
+    "tag",
+    "mtu",
+    "ingress_policing_rate",
+    "ingress_policing_burst",
+    "egress_policing_rate",
+    "egress_policing_burst",
+    "key",
+    "in_key",
+    "out_key",
+    "dst_port",
+    "tos",
+    "ttl",
+];
+
+/// Keys with true or false.
+const FLAGS: [&str; 4] = ["offload", "split_horizon", "df_default", "csum"];
 
 /// What `text` would be in the file behind `key`.
 fn typed(key: &str, text: &str) -> Value {
@@ -161,12 +180,12 @@ fn typed(key: &str, text: &str) -> Value {
         Value::Array(bare.split(',').map(|item| Node::from(of(item.trim().trim_matches('"')))).collect())
     };
     match (key, text) {
-        ("tag" | "mtu", _) => integer(text),
-        (key, _) if POLICING.contains(&key) => integer(text),
+        (key, _) if NUMBERS.contains(&key) => integer(text),
         ("trunks" | "cvlans", _) => items(&integer),
         ("node" | "addresses" | "gateway", _) => items(&|item| Value::String(item.to_owned())),
-        ("offload" | "anti_spoof" | "split_horizon", "true") => Value::Boolean(true),
-        ("offload" | "anti_spoof" | "split_horizon", "false") => Value::Boolean(false),
+        (key, "true" | "false") if key == "anti_spoof" || FLAGS.contains(&key) => {
+            Value::Boolean(text == "true")
+        }
         ("anti_spoof", _) => items(&|item| Value::String(item.to_owned())),
         _ => Value::String(text.to_owned()),
     }

@@ -3,7 +3,7 @@
 //! Not here: talking to the daemon.
 
 use super::client::Daemon;
-use super::{DEFAULT_SOCKET, cni};
+use super::{DEFAULT_SOCKET, cni, import};
 use crate::control::rpc::Call;
 use lexopt::{Arg, Parser, ValueExt};
 use serde_json::{Map, Value, json};
@@ -36,7 +36,15 @@ usage: vswitchctl [OPTION…] VERB …
   cni install [FILE]              install the CNI plugin and, once the daemon is ready, FILE as its network
                                   configuration list (default /etc/vswitchd/cni.conflist)
   cni uninstall                   remove both
+  import ovs                      print a bridge of an Open vSwitch database as a configuration file; what the
+                                  file has no words for is listed in it and on standard error
   capture                         not offered yet
+
+options of import ovs:
+  --db REMOTE        the database server (default unix:$OVS_RUNDIR/db.sock, or unix:/run/openvswitch/db.sock)
+  --file FILE        instead: what \"ovsdb-client dump\" or \"ovs-vsctl show\" printed; - is standard input
+  --bridge NAME      which bridge; needed where there are several
+  --output FILE      write it there, where no file is yet, and print nothing
 
 options of cni install and cni uninstall:
   --bin-dir DIR      where the runtime looks for plugins (default /opt/cni/bin)
@@ -78,6 +86,8 @@ pub(super) enum Order {
     Call(Invocation),
     /// Install or remove the CNI plugin.
     Cni(cni::Order),
+    /// Make a file of a bridge of Open vSwitch.
+    Import(import::Order),
 }
 
 /// A call to make and how to show its answer.
@@ -135,6 +145,7 @@ struct Options {
     by_port: bool,
     all: bool,
     cni: cni::Options,
+    import: import::Options,
 }
 
 pub(super) fn parse(
@@ -169,6 +180,10 @@ pub(super) fn parse(
             Arg::Long("binary") => options.cni.binary = Some(parser.value()?.into()),
             Arg::Long("follow") => options.cni.follow = true,
             Arg::Long("force") => options.cni.force = true,
+            Arg::Long("db") => options.import.db = Some(parser.value()?.string()?),
+            Arg::Long("file") => options.import.file = Some(parser.value()?.into()),
+            Arg::Long("bridge") => options.import.bridge = Some(parser.value()?.string()?),
+            Arg::Long("output") => options.import.output = Some(parser.value()?.into()),
             Arg::Value(word) => words.push(word.string()?),
             other => return Err(other.unexpected().into()),
         }
@@ -186,6 +201,21 @@ pub(super) fn parse(
         socket: socket.map_or_else(|| PathBuf::from(DEFAULT_SOCKET), PathBuf::from),
         timeout: Duration::from_secs(options.timeout.unwrap_or(60)),
     };
+    if let ["import", rest @ ..] = &words[..] {
+        if options.json {
+            return usage("--json goes with questions to the daemon, not with import ovs");
+        }
+        foreign(&words, &options)?;
+        if let Some(name) = options.cni.given() {
+            return usage(format!("{name} goes with cni install and cni uninstall only"));
+        }
+        let rundir = std::env::var_os("OVS_RUNDIR").map(PathBuf::from);
+        let order = options.import.order(rest, rundir.as_deref(), daemon.timeout);
+        return order.map(Order::Import).map_err(UsageError);
+    }
+    if let Some(name) = options.import.given() {
+        return usage(format!("{name} goes with import ovs only"));
+    }
     if let ["cni", verb @ ("install" | "uninstall"), files @ ..] = &words[..] {
         if options.json {
             return usage(format!("--json goes with questions to the daemon, not with cni {verb}"));
@@ -281,7 +311,7 @@ fn expected(verb: &str, rest: &[&str]) -> String {
         _ => {
             return format!(
                 "unknown verb {verb:?}; expected status, port, peer, segment, mac, drops, trace, cni, \
-                 capture, reload, diff or doctor"
+                 import, capture, reload, diff or doctor"
             );
         }
     };
@@ -328,12 +358,14 @@ fn setting(key: &str, value: &str) -> Value {
         "trunks" | "cvlans" => list(&number),
         "addresses" => list(&|text| json!(text)),
         "gateway" | "node" if value.contains(',') => list(&|text| json!(text)),
-        "tag" | "mtu" => number(value),
+        "tag" | "mtu" | "key" | "in_key" | "out_key" | "dst_port" | "tos" | "ttl" => number(value),
         "ingress_policing_rate"
         | "ingress_policing_burst"
         | "egress_policing_rate"
         | "egress_policing_burst" => number(value),
-        "offload" | "split_horizon" => value.parse::<bool>().map_or_else(|_| json!(value), Value::from),
+        "offload" | "split_horizon" | "df_default" | "csum" => {
+            value.parse::<bool>().map_or_else(|_| json!(value), Value::from)
+        }
         "anti_spoof" => value.parse::<bool>().map_or_else(|_| list(&|text| json!(text)), Value::from),
         _ => json!(value),
     }
@@ -464,6 +496,14 @@ mod tests {
             ("cni install --json", "--json"),
             ("cni install --vlan 1", "--vlan goes with"),
             ("cni install --conf-name x.conf", ".conflist"),
+            ("import", "expected import ovs"),
+            ("import kernel", "expected import ovs"),
+            ("import ovs --db here", "unix:PATH or tcp:HOST:PORT"),
+            ("import ovs --db unix:/x --file y", "one of them"),
+            ("import ovs --json", "--json"),
+            ("import ovs --force", "--force goes with"),
+            ("import ovs --vlan 1", "--vlan goes with"),
+            ("status --bridge br0", "--bridge goes with"),
         ] {
             let Err(error) = parsed(line) else { panic!("{line} was taken") };
             let text = error.to_string();

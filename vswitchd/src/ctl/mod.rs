@@ -1,5 +1,5 @@
-//! `vswitchctl`: arguments in, one call to the daemon, its answer as a table or as JSON; and the installation of the
-//! CNI plugin.
+//! `vswitchctl`: arguments in, one call to the daemon, its answer as a table or as JSON; the installation of the
+//! CNI plugin; and the import of Open vSwitch's configuration.
 //!
 //! A client of the control socket like any other: it can do nothing that another client could not. Not here:
 //! the process itself (see `bin/vswitchctl.rs`).
@@ -7,6 +7,7 @@
 mod args;
 mod client;
 mod cni;
+mod import;
 mod text;
 
 use crate::control::rpc::{ReloadAnswer, RpcError};
@@ -50,6 +51,10 @@ pub fn run(
             Err(failure) => return failure.report(err),
         },
         Ok(Order::Cni(order)) => match order.run(err) {
+            Ok(text) => (text, EXIT_GOOD),
+            Err(failure) => return failure.report(err),
+        },
+        Ok(Order::Import(order)) => match order.run(err) {
             Ok(text) => (text, EXIT_GOOD),
             Err(failure) => return failure.report(err),
         },
