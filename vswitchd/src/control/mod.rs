@@ -11,6 +11,7 @@ mod inspect;
 mod kept;
 mod leases;
 mod mesh;
+pub mod openflow;
 mod ovs;
 pub mod plan;
 mod ports;

@@ -5,8 +5,10 @@
 
 mod ofports;
 
+use super::openflow::FlowTable;
 use super::source::ovsdb::Wish;
 use crate::config::{BridgeConfig, PortConfig};
+use crate::datapath::clock;
 use std::collections::BTreeMap;
 use vswitch_core::port::Segment;
 use vswitch_core::switch::Bridge;
@@ -36,6 +38,8 @@ pub(super) struct OvsBridge {
     pub(super) mac: Mac,
     /// Its datapath id.
     pub(super) datapath_id: u64,
+    /// Its flows.
+    pub(super) flows: FlowTable,
 }
 
 impl Ovs {
@@ -89,11 +93,13 @@ impl Ovs {
             let datapath_id = config.datapath_id.unwrap_or_else(|| mac.as_u64());
             if let Some(bridge) = self.bridges.get_mut(&config.name) {
                 (bridge.config, bridge.mac, bridge.datapath_id) = (config.clone(), mac, datapath_id);
+                bridge.flows.set_fail_secure(config.fail_secure, clock::now());
                 continue;
             }
             let taken = |number: u8| self.bridges.values().any(|bridge| bridge.number == number);
             let Some(number) = (1..Segment::BRIDGES).find(|number| !taken(*number)) else { continue };
-            let bridge = OvsBridge { number, config: config.clone(), mac, datapath_id };
+            let flows = FlowTable::new(number, config.fail_secure, clock::now());
+            let bridge = OvsBridge { number, config: config.clone(), mac, datapath_id, flows };
             self.bridges.insert(config.name.clone(), bridge);
         }
         self.number_ports();
