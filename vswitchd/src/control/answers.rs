@@ -335,13 +335,13 @@ impl Control {
             return Err(RpcError::refused(format!("{} is no station's address", entry.mac)));
         }
         let topology = &self.running.setup.topology;
-        let carried = topology.port(id).is_some_and(|port| match &port.attachment {
+        let carried = topology.port(id).is_some_and(|port| match port.attached() {
             vswitch_core::Attachment::Access(vlan) | vswitch_core::Attachment::Dot1qTunnel { vlan, .. } => {
                 *vlan == entry.vlan
             }
             vswitch_core::Attachment::Trunk { vlans, .. } => vlans.contains(entry.vlan),
             vswitch_core::Attachment::Tunnel(tunnel) => {
-                let vswitch_core::port::Carries::PerVni(shared) = &tunnel.carries;
+                let vswitch_core::port::Carries::PerVni(shared) = &tunnel.carries else { return false };
                 let vni = self.file.vni_of(entry.vlan);
                 vni.is_some_and(|vni| shared.as_ref().is_none_or(|shared| shared.contains(&vni)))
             }
