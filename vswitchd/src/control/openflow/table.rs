@@ -1,11 +1,11 @@
 //! A bridge's flow table: what ovs-ofctl adds, changes and deletes, with counts and timeouts.
 //!
-//! Pure: time and counts are arguments, and what the core does with frames follows from [`FlowTable::is_plain`] and the
-//! flows in their order. Not here: bytes (see [`super::codec`]), and who asks.
+//! Pure: time and counts are arguments; what the core is to do comes out as its rules. Not here: bytes (see [`super::codec`]), and who asks.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
-use vswitch_core::{Instant, Mac};
+use vswitch_core::switch::{Rule, RuleAction, RuleMatch, RuleVlan};
+use vswitch_core::{Instant, Mac, PortId};
 
 /// The most flows that a bridge may have; each has a number of its own in the core, below 65,536 over all bridges.
 pub const MAX_FLOWS: usize = 4096;
@@ -337,6 +337,38 @@ impl FlowTable {
     #[must_use]
     pub const fn matched(&self) -> Count {
         self.matched
+    }
+
+    /// What the core is to do with frames; `None`: what a learning switch does. A flow for frames from a port that is
+    /// not there is for none, and an action to one does nothing: `port_of` knows ports by their OpenFlow numbers.
+    #[must_use]
+    pub fn rules(&self, port_of: impl Fn(u16) -> Option<PortId>) -> Option<Vec<Rule>> {
+        if self.is_plain() {
+            return None;
+        }
+        let rule = |flow: &Flow| {
+            let FlowMatch { in_port, vlan, pcp, src, dst, ethertype } = flow.matches;
+            let in_port = match in_port {
+                Some(number) => Some(port_of(number)?),
+                None => None,
+            };
+            let vlan = vlan.map(|vlan| match vlan {
+                FlowVlan::Untagged => RuleVlan::Untagged,
+                FlowVlan::Vid(vid) => RuleVlan::Vid(vid),
+            });
+            let action = |action: &FlowAction| match *action {
+                FlowAction::Normal => Some(RuleAction::Normal),
+                FlowAction::Output(number) => port_of(number).map(RuleAction::Output),
+                FlowAction::InPort => Some(RuleAction::InPort),
+                FlowAction::Flood | FlowAction::All => Some(RuleAction::Flood),
+            };
+            Some(Rule {
+                id: flow.id,
+                matches: RuleMatch { in_port, vlan, pcp, src, dst, ethertype },
+                actions: flow.actions.iter().filter_map(action).collect(),
+            })
+        };
+        Some(self.flows.iter().filter_map(rule).collect())
     }
 
     /// Carries out one change.

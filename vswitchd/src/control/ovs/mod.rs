@@ -3,21 +3,24 @@
 //! Not here: how the database is spoken to (see [`super::source::ovsdb`]), and what follows from what runs (see
 //! `report.rs`).
 
+mod follow;
 mod ofports;
+mod report;
 
 use super::openflow::FlowTable;
-use super::source::ovsdb::Wish;
+use super::rpc::Failed;
+pub(super) use ofports::OFPP_LOCAL;
+
+use super::source::ovsdb::{Ovsdb, Wish};
 use crate::config::{BridgeConfig, PortConfig};
 use crate::datapath::clock;
 use std::collections::BTreeMap;
 use vswitch_core::port::Segment;
 use vswitch_core::switch::Bridge;
-use vswitch_core::{Mac, PortId};
-
-pub(super) use ofports::OFPP_LOCAL;
+use vswitch_core::{Instant, Mac, PortId};
 
 /// Everything that control knows of an Open vSwitch database.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Ovs {
     /// What is wished.
     pub(super) wish: Wish,
@@ -25,6 +28,18 @@ pub(super) struct Ovs {
     pub(super) bridges: BTreeMap<String, OvsBridge>,
     /// OpenFlow port numbers by the name of the port (a name is unique over all bridges).
     pub(super) ofports: BTreeMap<String, u16>,
+    /// The database, if one is followed.
+    source: Option<Ovsdb>,
+    /// Whether it has not said anything yet.
+    awaited: bool,
+    /// Whether the bridges are not published as they are wished.
+    pub(super) changed: bool,
+    /// What was not as it was wished at the last look.
+    pub(super) failed: Vec<Failed>,
+    next_report: Instant,
+    next_statistics: Instant,
+    /// Counters of ports as they were last read.
+    statistics: BTreeMap<String, BTreeMap<String, u64>>,
 }
 
 /// A bridge that runs.
@@ -42,22 +57,24 @@ pub(super) struct OvsBridge {
     pub(super) flows: FlowTable,
 }
 
-impl Ovs {
-    /// The port of `bridge` that has this OpenFlow number.
-    pub(super) fn port_of<'a>(&'a self, bridge: &'a str, ofport: u16) -> Option<&'a str> {
-        if ofport == OFPP_LOCAL {
-            return self.bridges.get_key_value(bridge).map(|(name, _)| name.as_str());
+impl Default for Ovs {
+    fn default() -> Self {
+        Self {
+            wish: Wish::default(),
+            bridges: BTreeMap::new(),
+            ofports: BTreeMap::new(),
+            source: None,
+            awaited: false,
+            changed: false,
+            failed: Vec::new(),
+            next_report: Instant::ZERO,
+            next_statistics: Instant::ZERO,
+            statistics: BTreeMap::new(),
         }
-        self.ports_of(bridge)
-            .map(|port| port.name.as_str())
-            .find(|name| self.ofports.get(*name) == Some(&ofport))
     }
+}
 
-    /// The ports of `bridge`, by name, LOCAL among them.
-    pub(super) fn ports_of<'a>(&'a self, bridge: &'a str) -> impl Iterator<Item = &'a PortConfig> {
-        self.wish.ports.iter().filter(move |port| port.bridge.as_deref() == Some(bridge))
-    }
-
+impl Ovs {
     /// The number of the bridge that `port` belongs to; `None` while that is not there.
     pub(super) fn bridge_of(&self, port: &PortConfig) -> Option<u8> {
         match &port.bridge {
@@ -67,15 +84,25 @@ impl Ovs {
     }
 
     /// The bridges as the core takes them, by number, the file's, 0, as one of which nothing is said.
-    pub(super) fn core_bridges(&self, _id_of: impl Fn(&str) -> Option<PortId>) -> Vec<Bridge> {
+    pub(super) fn core_bridges(&self, id_of: impl Fn(&str) -> Option<PortId>) -> Vec<Bridge> {
         let count = self.bridges.values().map(|bridge| usize::from(bridge.number) + 1).max().unwrap_or(1);
         let mut bridges = vec![Bridge::default(); count];
-        for bridge in self.bridges.values() {
+        for (name, bridge) in &self.bridges {
             let config = &bridge.config;
+            let numbers: BTreeMap<u16, &str> = if bridge.flows.is_plain() {
+                BTreeMap::new()
+            } else {
+                let of_bridge =
+                    self.wish.ports.iter().filter(|port| port.bridge.as_deref() == Some(name.as_str()));
+                of_bridge
+                    .filter_map(|port| Some((*self.ofports.get(&port.name)?, port.name.as_str())))
+                    .collect()
+            };
             bridges[usize::from(bridge.number)] = Bridge {
                 forward_bpdu: config.forward_bpdu,
                 flood_vlans: config.flood_vlans.clone(),
                 vlan_limit: if config.vlan_limit == 1 { 1 } else { 2 },
+                rules: bridge.flows.rules(|number| id_of(numbers.get(&number)?)),
                 ..Bridge::default()
             };
         }
