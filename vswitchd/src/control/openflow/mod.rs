@@ -2,6 +2,7 @@
 //!
 //! Not here: what the core does with flows (see `vswitch_core::switch`).
 
+pub mod codec;
 mod table;
 
 pub use table::{
