@@ -18,9 +18,6 @@ const SLOTS: u16 = 4368;
 /// How often flows with an idle timeout are looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// OpenFlow's number of the bridge's own port (OpenFlow 1.0.1 §5.2.1).
-pub const OFPP_LOCAL: u16 = 0xfffe;
-
 /// What of its VLAN tag a frame must have, on the outermost tag as it arrives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FlowVlan {
@@ -118,7 +115,7 @@ pub struct Count {
 }
 
 impl Count {
-    fn add(&mut self, more: Self) {
+    pub(super) fn add(&mut self, more: Self) {
         self.frames = self.frames.saturating_add(more.frames);
         self.bytes = self.bytes.saturating_add(more.bytes);
     }
@@ -251,6 +248,8 @@ pub struct FlowTable {
     total: Count,
     /// What was counted for flows, those that are gone among them.
     matched: Count,
+    /// Frames that arrived on the bridge's ports.
+    looked_up: u64,
     free: BTreeSet<u16>,
     /// Given up, but the core may still count under them.
     resting: Vec<u16>,
@@ -269,6 +268,7 @@ impl FlowTable {
             plain_in_force: false,
             total: Count::default(),
             matched: Count::default(),
+            looked_up: 0,
             free: BTreeSet::new(),
             resting: Vec::new(),
             next: 0,
@@ -304,6 +304,18 @@ impl FlowTable {
             // Of all numbers some are free: less than MAX_FLOWS rest.
             let _ = self.add(&flow_mod, now);
         }
+    }
+
+    /// The bridge's number in the core.
+    #[must_use]
+    pub const fn bridge(&self) -> u8 {
+        self.bridge
+    }
+
+    /// How many frames have arrived on the bridge's ports.
+    #[must_use]
+    pub const fn looked_up(&self) -> u64 {
+        self.looked_up
     }
 
     /// Every flow, by falling priority.
@@ -476,6 +488,7 @@ impl FlowTable {
     pub fn settle(&mut self, count_of: impl Fn(u32) -> Count, total: Count, now: Instant) {
         let all = total.since(self.total);
         self.total = total;
+        self.looked_up = self.looked_up.saturating_add(all.frames);
         for flow in &mut self.flows {
             let counted = count_of(flow.id);
             // What the core does not have counts nothing; its number may have counted for another one before.

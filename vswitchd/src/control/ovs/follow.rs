@@ -32,6 +32,8 @@ impl Control {
         let node = &self.node;
         self.ovs.awaited = false;
         self.ovs.changed |= self.ovs.take(wish, |port| port.mac_for(node));
+        // Before the database hears that the bridges are there: then ovs-ofctl finds them.
+        self.follow_openflow();
         self.ovs.next_report = Instant::ZERO;
         true
     }

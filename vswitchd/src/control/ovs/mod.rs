@@ -10,6 +10,7 @@ mod report;
 use super::openflow::FlowTable;
 use super::rpc::Failed;
 pub(super) use ofports::OFPP_LOCAL;
+pub(super) use report::statistics_of;
 
 use super::source::ovsdb::{Ovsdb, Wish};
 use crate::config::{BridgeConfig, PortConfig};

@@ -78,7 +78,7 @@ impl Control {
         }
     }
 
-    fn interface_report(&self, port: &RunningPort) -> InterfaceReport {
+    pub(in super::super) fn interface_report(&self, port: &RunningPort) -> InterfaceReport {
         let config = &port.config;
         let mut report = InterfaceReport::default();
         if port.is_up() {
@@ -104,7 +104,7 @@ impl Control {
 }
 
 /// Open vSwitch's counters of one port.
-fn statistics_of(counters: &Counters, id: PortId) -> BTreeMap<String, u64> {
+pub(in super::super) fn statistics_of(counters: &Counters, id: PortId) -> BTreeMap<String, u64> {
     let counts = counters.port(id);
     let sum = |reasons: &dyn Fn(DropReason) -> bool| -> u64 {
         DropReason::ALL

@@ -148,6 +148,8 @@ refusals! {
     bad_port = (4, 0);
     /// OFPPMFC_BAD_HW_ADDR
     bad_hw_addr = (4, 1);
+    /// OFPBRC_EPERM: of a port's settings, for which OpenFlow 1.0 has no error of its own.
+    port_config = (1, 5);
 }
 
 /// Big-endian numbers at fixed places of a message whose length was checked.
