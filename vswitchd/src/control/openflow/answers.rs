@@ -33,7 +33,7 @@ impl From<FlowError> for Refusal {
 pub fn stats_reply(request: &StatsRequest, xid: u32, table: &FlowTable, facts: &Facts, writer: &mut Writer) {
     match request {
         StatsRequest::Desc => {
-            writer.desc(xid, ["vswitch", "vswitchd", env!("CARGO_PKG_VERSION"), "None", "None"])
+            writer.desc(xid, ["vswitch", "vswitchd", env!("CARGO_PKG_VERSION"), "None", "None"]);
         }
         StatsRequest::Flow { matches, out_port, table: there } => {
             let flows = table.select(matches, *out_port).filter(|_| *there);

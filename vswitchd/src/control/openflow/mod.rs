@@ -89,11 +89,13 @@ impl Openflow {
     }
 }
 
-/// Logs what was refused: the error that the client gets has no room for words.
+/// Logs what was refused: the error that the client gets has no room for words. By a vendor's messages ovs-ofctl finds
+/// out what there is; it does without.
 fn note_refusal(bridge: &str, refusal: Refusal) {
+    let level = if refusal.is_of_vendor() { Level::Debug } else { Level::Info };
     log::limited(
-        Level::Info,
-        "openflow-refused",
+        level,
+        refusal.reason,
         "OpenFlow message refused",
         &[("bridge", &bridge), ("reason", &refusal.reason)],
     );
@@ -202,7 +204,11 @@ impl Control {
                 None
             }
             // The server answers these by itself.
-            Message::Ignored | Message::Echo | Message::GetConfig | Message::SetConfig { .. } => None,
+            Message::Ignored
+            | Message::Echo
+            | Message::GetConfig
+            | Message::SetConfig { .. }
+            | Message::Queues(_) => None,
         };
         if let Some(refusal) = refused {
             note_refusal(name, refusal);

@@ -13,6 +13,9 @@ use vswitch_core::Mac;
 /// OFPPC_PORT_DOWN (OpenFlow 1.0.1 §5.2.1).
 const PORT_DOWN: u32 = 1 << 0;
 
+/// OFPPF_COPPER: what Linux says of a TAP.
+const COPPER: u32 = 1 << 7;
+
 impl Control {
     /// The ports of a bridge that are there, by number, with the names that they have in the database.
     fn numbered<'a>(&'a self, bridge: &'a str) -> Vec<(u16, &'a str, &'a RunningPort)> {
@@ -85,12 +88,13 @@ impl Control {
 
 /// `ofp_port_features` of a speed in bit/s.
 fn features(speed: Option<u64>, full_duplex: Option<bool>) -> u32 {
-    let full = full_duplex.unwrap_or(true);
-    match speed.unwrap_or_default() / 1_000_000 {
-        0 => 0,
-        1..100 => 1 << u32::from(full),
-        100..1_000 => 1 << (2 + u32::from(full)),
-        1_000..10_000 => 1 << (4 + u32::from(full)),
+    let full = u32::from(full_duplex.unwrap_or(true));
+    let speed = match speed.unwrap_or_default() / 1_000_000 {
+        0 => return 0,
+        1..100 => 1 << full,
+        100..1_000 => 1 << (2 + full),
+        1_000..10_000 => 1 << (4 + full),
         _ => 1 << 6,
-    }
+    };
+    speed | COPPER
 }

@@ -5,7 +5,7 @@
 //! does not say hello, sends what the protocol does not know, keeps half a message to itself or leaves an answer unread
 //! is disconnected, as is whoever was idle longest when there are too many. Not here: what the messages do.
 
-use super::codec::{self, Message, Refusal, Writer, decode, has_version, kind, split};
+use super::codec::{HEADER_LEN, Message, REPEATED, Refusal, Writer, decode, has_version, kind, split};
 use crate::datapath::clock;
 use crate::sys::socket::peer_credentials;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
@@ -30,8 +30,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const BREATH: Duration = Duration::from_millis(50);
 /// How many messages of one client are looked at before it is others' turn.
 const TURN: usize = 256;
-/// How much of a message is kept for an error that repeats it.
-const KEPT: usize = 64;
 
 const WAKER: Token = Token(usize::MAX);
 
@@ -48,9 +46,13 @@ impl Asked {
     /// The number that the answer repeats.
     #[must_use]
     pub fn xid(&self) -> u32 {
-        let bytes = self.beginning.get(4..8).and_then(|bytes| bytes.try_into().ok());
-        u32::from_be_bytes(bytes.unwrap_or_default())
+        xid_of(&self.beginning)
     }
+}
+
+fn xid_of(message: &[u8]) -> u32 {
+    let bytes = message.get(4..HEADER_LEN).and_then(|bytes| bytes.try_into().ok());
+    u32::from_be_bytes(bytes.unwrap_or_default())
 }
 
 /// Messages of one client, on their way to the control thread: changes of flows, and behind them one other at most.
@@ -184,7 +186,7 @@ struct Client {
     unsent: Vec<u8>,
     /// Whether it has said hello, and speaks our version.
     greeted: bool,
-    /// Whether it is to go once it has taken what is unsent.
+    /// Whether it was told that it cannot be spoken to: it hears no more, and goes by itself or when patience ends.
     leaving: bool,
     /// Whether the control thread has a request of it.
     asking: bool,
@@ -260,8 +262,8 @@ impl Client {
                 }
                 taken += bytes.len();
                 if !has_version(bytes) {
-                    let xid = Asked { message: Message::Ignored, beginning: bytes.to_vec() }.xid();
-                    writer.hello_failed(xid, Refusal::incompatible("only OpenFlow 1.0 is spoken here"));
+                    let refusal = Refusal::incompatible("only OpenFlow 1.0 is spoken here");
+                    writer.hello_failed(xid_of(bytes), refusal);
                     self.leaving = true;
                     break;
                 }
@@ -284,14 +286,11 @@ impl Client {
             match decoded {
                 Ok(Message::Ignored) => {}
                 Ok(Message::Echo) => writer.echo(bytes),
-                Ok(Message::GetConfig) => {
-                    let xid =
-                        Asked { message: Message::GetConfig, beginning: bytes[..codec::HEADER_LEN].to_vec() };
-                    writer.config(xid.xid(), self.miss_send_len);
-                }
+                Ok(Message::GetConfig) => writer.config(xid_of(bytes), self.miss_send_len),
+                Ok(Message::Queues(port)) => writer.no_queues(xid_of(bytes), port),
                 Ok(Message::SetConfig { miss_send_len }) => self.miss_send_len = miss_send_len,
                 Ok(message) => {
-                    asked.push(Asked { message, beginning: bytes[..bytes.len().min(KEPT)].to_vec() });
+                    asked.push(Asked { message, beginning: bytes[..bytes.len().min(REPEATED)].to_vec() });
                 }
                 Err(refusal) => {
                     super::note_refusal(&self.bridge, refusal);
@@ -469,7 +468,13 @@ impl Server {
             return Ok(());
         }
         if client.leaving {
-            return Err(ErrorKind::ConnectionAborted.into());
+            // Whether it has gone; whatever else it says, nobody listens.
+            return match client.stream.read(&mut [0; 1024]) {
+                Ok(0) => Err(ErrorKind::UnexpectedEof.into()),
+                Ok(_) => Ok(()),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
+                Err(error) => Err(error),
+            };
         }
         if !client.has_message()? {
             return Ok(());

@@ -48,7 +48,7 @@ impl FlowMatch {
     /// Whether every frame that `other` is for is one that this is for (OpenFlow 1.0.1 §4.6, without `_STRICT`).
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {
-        fn covers<T: PartialEq>(mine: Option<T>, other: Option<T>) -> bool {
+        fn covers<T: PartialEq + Copy>(mine: Option<T>, other: Option<T>) -> bool {
             mine.is_none() || mine == other
         }
         covers(self.in_port, other.in_port)
@@ -62,7 +62,7 @@ impl FlowMatch {
     /// Whether there can be a frame that both are for.
     #[must_use]
     pub fn overlaps(&self, other: &Self) -> bool {
-        fn can<T: PartialEq>(mine: Option<T>, other: Option<T>) -> bool {
+        fn can<T: PartialEq + Copy>(mine: Option<T>, other: Option<T>) -> bool {
             mine.is_none() || other.is_none() || mine == other
         }
         let apart = |one: &Self, other: &Self| one.vlan == Some(FlowVlan::Untagged) && other.pcp.is_some();

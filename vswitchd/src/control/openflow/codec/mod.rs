@@ -15,8 +15,9 @@ pub use write::{PortDesc, PortStats, Writer};
 pub const VERSION: u8 = 0x01;
 /// Bytes of a message's header (OpenFlow 1.0.1 §5.1).
 pub const HEADER_LEN: usize = 8;
-/// How much of a refused message an error repeats (OpenFlow 1.0.1 §5.4.4).
-const REPEATED: usize = 64;
+/// How much of a refused message an error repeats: 64 bytes at least (OpenFlow 1.0.1 §5.4.4), and where the message is
+/// a flow, so much that ovs-ofctl can show it.
+pub const REPEATED: usize = 1024;
 
 /// Types of messages (OpenFlow 1.0.1 §5.1).
 pub mod kind {
@@ -52,6 +53,10 @@ pub mod kind {
     pub const BARRIER_REQUEST: u8 = 18;
     /// OFPT_BARRIER_REPLY
     pub const BARRIER_REPLY: u8 = 19;
+    /// OFPT_QUEUE_GET_CONFIG_REQUEST
+    pub const QUEUE_GET_CONFIG_REQUEST: u8 = 20;
+    /// OFPT_QUEUE_GET_CONFIG_REPLY
+    pub const QUEUE_GET_CONFIG_REPLY: u8 = 21;
 }
 
 /// Types of statistics (OpenFlow 1.0.1 §5.3.5), and Open vSwitch's 13.
@@ -99,6 +104,14 @@ pub struct Refusal {
     pub code: (u16, u16),
     /// What was wrong, or is not offered.
     pub reason: &'static str,
+}
+
+impl Refusal {
+    /// Whether it is of an extension that is not there.
+    #[must_use]
+    pub fn is_of_vendor(self) -> bool {
+        self.code == Self::bad_vendor("").code
+    }
 }
 
 macro_rules! refusals {

@@ -45,6 +45,8 @@ pub enum Message {
     Stats(StatsRequest),
     /// OFPT_BARRIER_REQUEST
     Barrier,
+    /// OFPT_QUEUE_GET_CONFIG_REQUEST, of a port: there are no queues.
+    Queues(u16),
 }
 
 /// OFPT_PORT_MOD
@@ -165,6 +167,7 @@ pub fn decode(bytes: &[u8]) -> Result<Message, Refusal> {
         }),
         kind::STATS_REQUEST => stats_request(bytes).map(Message::Stats),
         kind::BARRIER_REQUEST => exactly(HEADER_LEN).map(|()| Message::Barrier),
+        kind::QUEUE_GET_CONFIG_REQUEST => exactly(HEADER_LEN + 4).map(|()| Message::Queues(message.u16(8))),
         _ => Err(Refusal::bad_type("messages of this type are not offered")),
     }
 }

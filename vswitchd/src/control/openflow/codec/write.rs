@@ -116,6 +116,12 @@ impl Writer {
         self.message(kind::GET_CONFIG_REPLY, xid, &[0, 0, high, low]);
     }
 
+    /// OFPT_QUEUE_GET_CONFIG_REPLY of a port without queues.
+    pub fn no_queues(&mut self, xid: u32, port: u16) {
+        let [high, low] = port.to_be_bytes();
+        self.message(kind::QUEUE_GET_CONFIG_REPLY, xid, &[high, low, 0, 0, 0, 0, 0, 0]);
+    }
+
     /// OFPT_BARRIER_REPLY
     pub fn barrier(&mut self, xid: u32) {
         self.message(kind::BARRIER_REPLY, xid, &[]);
@@ -170,13 +176,13 @@ impl Writer {
         self.stats(xid, stats::DESC, std::iter::once(entry.concat()));
     }
 
-    /// OFPST_FLOW: each flow, with how long it has been there.
+    /// OFPST_FLOW: each flow, with how long it has been there, in milliseconds as Open vSwitch has it.
     pub fn flows<'a>(&mut self, xid: u32, flows: impl Iterator<Item = (&'a Flow, Duration)>) {
         let entry = |(flow, age): (&Flow, Duration)| {
             let mut entry = vec![0; 4];
             entry.extend(matches::write(&flow.matches));
             entry.extend(u32::try_from(age.as_secs()).unwrap_or(u32::MAX).to_be_bytes());
-            entry.extend(age.subsec_nanos().to_be_bytes());
+            entry.extend((age.subsec_millis() * 1_000_000).to_be_bytes());
             for number in [flow.priority, flow.idle_timeout, flow.hard_timeout, 0, 0, 0] {
                 entry.extend(number.to_be_bytes());
             }
@@ -202,7 +208,7 @@ impl Writer {
     /// OFPST_TABLE: the one table, how many flows it may have and has, how many frames were looked up and had one.
     pub fn table(&mut self, xid: u32, (most, active): (u32, u32), (lookups, matched): (u64, u64)) {
         let mut entry = vec![0; 4];
-        entry.extend(padded::<32>("classifier"));
+        entry.extend(padded::<32>("table0"));
         // All fields of OpenFlow 1.0 may be left open.
         for number in [(1 << 22) - 1, most, active] {
             entry.extend(u32::to_be_bytes(number));
