@@ -20,6 +20,7 @@ pub mod neigh_body;
 pub mod node;
 pub mod numbered;
 pub mod offload_body;
+pub mod openflow_body;
 pub mod ovs;
 pub mod ovsdb_rows_body;
 pub mod ovsdb_server;
