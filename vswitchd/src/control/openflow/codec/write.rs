@@ -208,7 +208,7 @@ impl Writer {
     /// OFPST_TABLE: the one table, how many flows it may have and has, how many frames were looked up and had one.
     pub fn table(&mut self, xid: u32, (most, active): (u32, u32), (lookups, matched): (u64, u64)) {
         let mut entry = vec![0; 4];
-        entry.extend(padded::<32>("table0"));
+        entry.extend(padded::<32>(""));
         // All fields of OpenFlow 1.0 may be left open.
         for number in [(1 << 22) - 1, most, active] {
             entry.extend(u32::to_be_bytes(number));
