@@ -78,13 +78,20 @@ pub(super) fn enter<'a, S: Sink>(
             let entered = if port.enters_plainly {
                 ingress_plain(tables, port, number, arrived, place, sink)
             } else if port.is_watched {
-                ingress_watched(tables, port, number, arrived, place, sink)
+                ingress_by_all_rules(tables, (port, 0), number, arrived, place, sink)
             } else {
                 ingress_other(tables, (port, None), number, arrived, place, sink)
             };
             entered.map_err(|reason| dropped(Some(id), reason, sink))
         }
-        Arrival::Underlay { remote, .. } => from_underlay(tables, remote, number, arrived, place, sink),
+        Arrival::Underlay { remote, .. } => {
+            if !tables.topology.insides.is_empty()
+                && let Some(entered) = from_inside(tables, number, arrived, place, sink)
+            {
+                return entered;
+            }
+            from_underlay(tables, remote, number, arrived, place, sink)
+        }
     }
 }
 
@@ -92,6 +99,42 @@ pub(super) fn enter<'a, S: Sink>(
 fn dropped<S: Sink>(port: Option<PortId>, reason: DropReason, sink: &mut S) -> Verdict {
     sink.drop(port, reason);
     Verdict::Drop(reason)
+}
+
+/// A journey that begins in an ordinary tunnel; `None` for a datagram that belongs to none, which may be a peer's.
+#[inline(never)]
+fn from_inside<'a, S: Sink>(
+    tables: &Tables<'a>,
+    number: u32,
+    arrived: Arrived<'a>,
+    place: &mut Option<Entered<'a>>,
+    sink: &mut S,
+) -> Option<Result<(), Verdict>> {
+    let (arrival, _, bytes) = arrived;
+    let Arrival::Underlay { local, remote, udp_port } = *arrival else { return None };
+    let topology = tables.topology;
+    let header = vxlan::Header::parse(bytes);
+    let vni = header.filter(|header| header.has_vni()).map(vxlan::Header::vni);
+    let found = vni.and_then(|vni| topology.insides.find(remote, local, udp_port, vni));
+    let Some(edge) = found.and_then(|id| topology.edge(id)) else {
+        if !topology.insides.knows(remote) || topology.peer(remote).is_some() {
+            return None;
+        }
+        let reason = match (header, vni) {
+            (None, _) => DropReason::VxlanShort,
+            (_, None) => DropReason::VxlanNoVni,
+            _ => DropReason::UnknownVni,
+        };
+        return Some(Err(dropped(None, reason, sink)));
+    };
+    sink.received(edge.id, bytes.len().saturating_sub(vxlan::HEADER_LEN));
+    let is_strict = topology.port(edge.id).and_then(Port::tunnel).is_some_and(|tunnel| tunnel.strict);
+    let entered = if is_strict && !header.is_some_and(vxlan::Header::reserved_is_zero) {
+        Err(DropReason::VxlanReserved)
+    } else {
+        ingress_by_all_rules(tables, (edge, HEADER_LEN), number, arrived, place, sink)
+    };
+    Some(entered.map_err(|reason| dropped(Some(edge.id), reason, sink)))
 }
 
 /// A journey that begins in a tunnel. Apart, because a frame from a port should not pay for it.
@@ -175,25 +218,26 @@ fn ingress_other<'a, S: Sink>(
     frame.settle(tables, bridge, admitted, place, sink)
 }
 
-/// The same for a port that is guarded or policed, whatever its VLANs.
+/// The same for a port with VLANs of its own, of whatever kind it is and whatever else is asked there; `base` is where
+/// the frame begins.
 #[inline(never)]
-fn ingress_watched<'a, S: Sink>(
+fn ingress_by_all_rules<'a, S: Sink>(
     tables: &Tables<'a>,
-    port: &'a Edge,
+    (port, base): (&'a Edge, u32),
     number: u32,
     (_, offload, bytes): Arrived<'a>,
     place: &mut Option<Entered<'a>>,
     sink: &mut S,
 ) -> Result<(), DropReason> {
-    let frame = Candidate { port, bridge: port.bridge, number, base: 0, offload, bytes };
+    let frame = Candidate { port, bridge: port.bridge, number, base, offload, bytes };
     let bridge = frame.check(tables, None, sink)?;
     let sets = &tables.topology.vlan_sets;
     let admitted = match port.kind {
-        Kind::Plain => admit_plain(port, sets, bridge.config.vlan_limit, bytes)?,
-        _ => admit_other(port, sets, bytes)?,
+        Kind::Plain => admit_plain(port, sets, bridge.config.vlan_limit, frame.inner())?,
+        _ => admit_other(port, sets, frame.inner())?,
     };
     // What the switch lets in a second time has been looked at; what it says itself is true.
-    if S::ARRIVING {
+    if S::ARRIVING && port.is_watched {
         frame.watch(tables.topology, sink)?;
     }
     frame.settle(tables, bridge, admitted, place, sink)
@@ -214,8 +258,10 @@ impl<'a> Candidate<'a> {
         sink: &mut S,
     ) -> Result<&'a BridgeState, DropReason> {
         sink.note(Step::Arrived { port: self.port.id, len: self.bytes.len() });
-        if let (Some(segment), Some(vni)) = (tunnelled, tunnelled.and_then(|s| tables.topology.vni_of(s))) {
-            sink.note(Step::Decapsulated { vni, segment });
+        if self.base != 0
+            && let Some(header) = vxlan::Header::parse(self.bytes)
+        {
+            sink.note(Step::Decapsulated { vni: header.vni(), segment: tunnelled });
         }
         let frame = self.inner();
         if frame.len() > MAX_FRAME_LEN {

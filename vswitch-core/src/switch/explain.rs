@@ -35,8 +35,8 @@ pub enum Step {
     Decapsulated {
         /// Its VNI.
         vni: Vni,
-        /// The segment of that name.
-        segment: Segment,
+        /// The segment of that name; none where the VNI is an ordinary tunnel's, and the tags inside say the VLAN.
+        segment: Option<Segment>,
     },
     /// Its addresses and outermost tag.
     Addresses {
@@ -129,9 +129,10 @@ impl Step {
         };
         match self {
             Self::Arrived { port, len } => write!(f, "arrived on port {}, {len} bytes", name(*port)),
-            Self::Decapsulated { vni, segment } => {
+            Self::Decapsulated { vni, segment: Some(segment) } => {
                 write!(f, "decapsulated: VNI {vni} is VLAN {}", segment.vlan())
             }
+            Self::Decapsulated { vni, segment: None } => write!(f, "decapsulated: VNI {vni}"),
             Self::Addresses { dst, src, tag } => {
                 write!(f, "from {src} to {dst}, ")?;
                 tagged(f, tag)

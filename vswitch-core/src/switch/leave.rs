@@ -4,7 +4,7 @@
 //! [`super::dress`]).
 
 use super::dress::{Dress, dress, dress_for_tunnel, dress_plainly};
-use super::edge::{Edge, Kind};
+use super::edge::{Behind, Edge, Kind};
 use super::enter::Entered;
 use super::explain::Step;
 use super::topology::Topology;
@@ -352,6 +352,9 @@ fn egress<const MANY: bool, S: Sink>(
         return into_tunnel::<MANY, S>(topology, port, frame, offload, sink);
     }
     let dress = dress(port, &topology.vlan_sets, &frame.admitted).map_err(Refusal::Drop)?;
+    if port.behind == Behind::Underlay {
+        return wrapped::<MANY, S>(topology, port, frame, (&dress, offload), sink);
+    }
     let offload = shifted(offload, dress.growth())?;
     if port.is_policed {
         policed::<MANY, S>(topology, port.id, frame, &dress, sink)?;
@@ -392,17 +395,44 @@ fn into_tunnel<const MANY: bool, S: Sink>(
     offload: &Offload,
     sink: &mut S,
 ) -> Result<(), Refusal> {
-    let refused = Refusal::Drop(DropReason::VlanNotOnEgress);
+    let vni = frame.bridge.members(frame.admitted.vlan).vni;
+    let dress = dress_for_tunnel(port.inner_vlan, vni, &frame.admitted, frame.inner());
+    into_datagram::<MANY, S>(topology, port, frame, (&dress.map_err(Refusal::Drop)?, offload), sink)
+}
+
+/// Into an ordinary tunnel, in the dress of its VLANs.
+#[inline(never)]
+fn wrapped<const MANY: bool, S: Sink>(
+    topology: &Topology,
+    port: &Edge,
+    frame: &Entered<'_>,
+    (dress, offload): (&Dress, &Offload),
+    sink: &mut S,
+) -> Result<(), Refusal> {
+    let vni = match topology.port(port.id).and_then(Port::tunnel).map(|tunnel| &tunnel.carries) {
+        Some(Carries::Inside { out_vni, .. }) => Some(*out_vni),
+        _ => return Err(Refusal::Drop(DropReason::VlanNotOnEgress)),
+    };
+    into_datagram::<MANY, S>(topology, port, frame, (&Dress { vni, ..*dress }, offload), sink)
+}
+
+/// Behind a VXLAN header, if it fits the path.
+#[inline(always)]
+fn into_datagram<const MANY: bool, S: Sink>(
+    topology: &Topology,
+    port: &Edge,
+    frame: &Entered<'_>,
+    (dress, offload): (&Dress, &Offload),
+    sink: &mut S,
+) -> Result<(), Refusal> {
     let Some((port, tunnel)) = topology.port(port.id).and_then(|port| Some((port, port.tunnel()?))) else {
-        return Err(refused);
+        return Err(Refusal::Drop(DropReason::VlanNotOnEgress));
     };
     let inner = frame.inner();
-    let vni = frame.bridge.members(frame.admitted.vlan).vni;
-    let dress = dress_for_tunnel(tunnel.inner_vlan, vni, &frame.admitted, inner).map_err(Refusal::Drop)?;
     let offload = shifted(offload, dress.growth())?;
-    fits(port.mtu, tunnel.remote.to_canonical().is_ipv6(), inner, &dress, &offload)?;
+    fits(port.mtu, tunnel.remote.to_canonical().is_ipv6(), inner, dress, &offload)?;
     let offload = shifted(&offload, 8)?;
-    sink.emit::<MANY>(port.id, frame, &dress, offload, flow::entropy(inner));
+    sink.emit::<MANY>(port.id, frame, dress, offload, flow::entropy(inner));
     Ok(())
 }
 

@@ -12,6 +12,7 @@ mod edge;
 mod enter;
 mod explain;
 mod guard;
+mod inside;
 mod leave;
 mod rules;
 mod sending;

@@ -4,6 +4,7 @@
 //! one. All lists that a flood needs are made here, once. Not here: stations (see [`crate::mac_table`]).
 
 use super::edge::{Edge, Kind, VlanSets};
+use super::inside::Insides;
 use super::rules::Rule;
 use crate::port::{Attachment, Carries, Group, Port, PortId, Segment, VlanSet};
 use crate::wire::vlan::Vlan;
@@ -61,6 +62,10 @@ pub enum TopologyError {
     DuplicatePeer(IpAddr),
     /// One VNI for two segments.
     DuplicateVni(Vni),
+    /// Two ordinary tunnels for the datagrams of one address, local address, UDP port and VNI.
+    DuplicateTunnel(IpAddr, Vni),
+    /// An ordinary tunnel whose frames would be another tunnel's.
+    TunnelInTunnel(PortId),
 }
 
 impl fmt::Display for TopologyError {
@@ -72,6 +77,8 @@ impl fmt::Display for TopologyError {
                 write!(f, "port {id} is in bridge {bridge}, which does not exist")
             }
             Self::DuplicatePeer(address) => write!(f, "two tunnels go to {address}"),
+            Self::DuplicateTunnel(remote, vni) => write!(f, "two tunnels take VNI {vni} from {remote}"),
+            Self::TunnelInTunnel(id) => write!(f, "port {id} is a tunnel inside a tunnel"),
             Self::DuplicateVni(vni) => write!(f, "two segments have VNI {vni}"),
         }
     }
@@ -123,6 +130,7 @@ pub struct Topology {
     pub(crate) vlan_sets: VlanSets,
     /// By [`peer_key`].
     peers: HashMap<u128, PortId, FixedState>,
+    pub(super) insides: Insides,
     vnis: HashMap<Vni, Segment, FixedState>,
     /// Peers that hear floods of every VNI.
     mesh: Vec<PortId>,
@@ -154,13 +162,14 @@ impl Topology {
             }
             built.bridges.push(bridge);
         }
-        // Local ports first: where there is none, nobody sends anything for a peer to hear.
+        // Local ports first, and the tunnels that are like them: where there is none, nobody sends anything for a peer to hear.
         let mut tunnels = Vec::new();
         for port in ports {
-            if port.tunnel().is_some() {
+            if matches!(port.attached(), Attachment::Tunnel(_)) {
                 tunnels.push(port);
             } else {
                 built.add_local(&port)?;
+                built.insides.add(&port)?;
                 built.keep(port);
             }
         }
@@ -183,7 +192,7 @@ impl Topology {
             .bridges
             .get_mut(usize::from(port.bridge))
             .ok_or(TopologyError::NoSuchBridge(id, port.bridge))?;
-        match &port.attachment {
+        match port.attached() {
             Attachment::Access(vlan) | Attachment::Dot1qTunnel { vlan, .. } => {
                 bridge.edit(*vlan).ports.push(id);
             }
@@ -208,10 +217,11 @@ impl Topology {
         let (id, Attachment::Tunnel(tunnel)) = (self.unused(port.id)?, &port.attachment) else {
             return Ok(());
         };
+        // One that is not among the local ports has no VLANs of its own.
+        let Carries::PerVni(shared) = &tunnel.carries else { return Err(TopologyError::TunnelInTunnel(id)) };
         if self.peers.insert(peer_key(tunnel.remote), id).is_some() {
             return Err(TopologyError::DuplicatePeer(tunnel.remote));
         }
-        let Carries::PerVni(shared) = &tunnel.carries else { return Ok(()) };
         let (listed, also) = match (shared, &tunnel.floods) {
             (None, None) => {
                 self.mesh.push(id);
@@ -310,7 +320,7 @@ impl Topology {
 
 /// A peer's address as one number: an IPv4 address is what it is when mapped to IPv6.
 #[inline]
-fn peer_key(remote: IpAddr) -> u128 {
+pub(super) fn peer_key(remote: IpAddr) -> u128 {
     match remote {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
         IpAddr::V6(v6) => v6.to_bits(),
