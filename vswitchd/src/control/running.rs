@@ -45,6 +45,11 @@ impl RunningPort {
         Self { id, applied: config.clone(), config, policers, link: None, reason: None }
     }
 
+    /// Whether frames can cross.
+    pub(super) const fn is_up(&self) -> bool {
+        self.link.is_some()
+    }
+
     /// What is wished of it from now on.
     pub(super) fn set_config(&mut self, config: PortConfig) {
         if config.ingress_policing != self.config.ingress_policing {
