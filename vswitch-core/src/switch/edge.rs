@@ -29,6 +29,8 @@ pub(crate) enum Behind {
     Link,
     /// A remote node: an ordinary tunnel.
     Underlay,
+    /// Another port, at the other end of a cable.
+    Cable,
 }
 
 /// No VLAN, where one is compared with.
@@ -94,7 +96,11 @@ impl Edge {
         let is_plain = matches!(port.attached(), Attachment::Access(_) | Attachment::Trunk { .. });
         let is_watched = is_local && (port.guard.is_some() || port.policers.ingress.is_some());
         let is_policed = is_local && port.policers.egress.is_some();
-        let behind = if is_local { Behind::Link } else { Behind::Underlay };
+        let behind = match port.patch {
+            _ if !is_local => Behind::Underlay,
+            Some(_) => Behind::Cable,
+            None => Behind::Link,
+        };
         let edge = Self {
             id: port.id,
             behind,

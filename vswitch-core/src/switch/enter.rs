@@ -68,7 +68,7 @@ pub(super) fn enter<'a, S: Sink>(
     place: &mut Option<Entered<'a>>,
     sink: &mut S,
 ) -> Result<(), Verdict> {
-    let (arrival, _, bytes) = arrived;
+    let (arrival, offload, bytes) = arrived;
     match *arrival {
         Arrival::Port(id) => {
             let Some(port) = tables.topology.edge(id) else {
@@ -78,7 +78,7 @@ pub(super) fn enter<'a, S: Sink>(
             let entered = if port.enters_plainly {
                 ingress_plain(tables, port, number, arrived, place, sink)
             } else if port.is_watched {
-                ingress_by_all_rules(tables, (port, 0), number, arrived, place, sink)
+                ingress_by_all_rules(tables, (port, 0), number, (offload, bytes), place, sink)
             } else {
                 ingress_other(tables, (port, None), number, arrived, place, sink)
             };
@@ -93,6 +93,19 @@ pub(super) fn enter<'a, S: Sink>(
             from_underlay(tables, remote, number, arrived, place, sink)
         }
     }
+}
+
+/// Lets a frame in that has come over a cable.
+pub(super) fn enter_across<'a, S: Sink>(
+    tables: &Tables<'a>,
+    port: &'a Edge,
+    number: u32,
+    (offload, bytes): (&'a Offload, &'a [u8]),
+    place: &mut Option<Entered<'a>>,
+    sink: &mut S,
+) -> Result<(), Verdict> {
+    ingress_by_all_rules(tables, (port, 0), number, (offload, bytes), place, sink)
+        .map_err(|reason| dropped(Some(port.id), reason, sink))
 }
 
 #[cold]
@@ -110,7 +123,7 @@ fn from_inside<'a, S: Sink>(
     place: &mut Option<Entered<'a>>,
     sink: &mut S,
 ) -> Option<Result<(), Verdict>> {
-    let (arrival, _, bytes) = arrived;
+    let (arrival, offload, bytes) = arrived;
     let Arrival::Underlay { local, remote, udp_port } = *arrival else { return None };
     let topology = tables.topology;
     let header = vxlan::Header::parse(bytes);
@@ -132,7 +145,7 @@ fn from_inside<'a, S: Sink>(
     let entered = if is_strict && !header.is_some_and(vxlan::Header::reserved_is_zero) {
         Err(DropReason::VxlanReserved)
     } else {
-        ingress_by_all_rules(tables, (edge, HEADER_LEN), number, arrived, place, sink)
+        ingress_by_all_rules(tables, (edge, HEADER_LEN), number, (offload, bytes), place, sink)
     };
     Some(entered.map_err(|reason| dropped(Some(edge.id), reason, sink)))
 }
@@ -225,7 +238,7 @@ fn ingress_by_all_rules<'a, S: Sink>(
     tables: &Tables<'a>,
     (port, base): (&'a Edge, u32),
     number: u32,
-    (_, offload, bytes): Arrived<'a>,
+    (offload, bytes): (&'a Offload, &'a [u8]),
     place: &mut Option<Entered<'a>>,
     sink: &mut S,
 ) -> Result<(), DropReason> {

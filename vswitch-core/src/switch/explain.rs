@@ -2,6 +2,7 @@
 //!
 //! It holds nothing that can change a table, a counter or a queue.
 
+use super::cross::{Crossings, Origin};
 use super::dress::Dress;
 use super::enter::Entered;
 use super::guard::{Allowed, Breach};
@@ -91,6 +92,13 @@ pub enum Step {
         /// The VNI, into a tunnel.
         vni: Option<Vni>,
     },
+    /// It leaves by one end of a cable between patch ports, to arrive at the other.
+    Crossed {
+        /// The end it leaves by.
+        from: PortId,
+        /// The end it arrives at.
+        to: PortId,
+    },
     /// A port of the segment that does not take it.
     Refused {
         /// The port.
@@ -177,6 +185,9 @@ impl Step {
                     tagged(f, tag)?;
                 }
                 Ok(())
+            }
+            Self::Crossed { from, to } => {
+                write!(f, "crosses from patch port {} to patch port {}", name(*from), name(*to))
             }
             Self::Refused { port, reason } => write!(f, "not by port {}: {}", name(*port), reason.text()),
             Self::Dropped { port: Some(port), reason } => {
@@ -281,13 +292,20 @@ struct Writing<'a> {
     now: Instant,
     steps: Vec<Step>,
     outputs: Vec<Output>,
+    crossings: Crossings,
     /// For heads alone.
     tx: TxList,
 }
 
 pub(super) fn explain(tables: &Tables<'_>, now: Instant, arrival: Arrival, bytes: &[u8]) -> Explanation {
-    let mut sink =
-        Writing { macs: tables.macs, now, steps: Vec::new(), outputs: Vec::new(), tx: TxList::new() };
+    let mut sink = Writing {
+        macs: tables.macs,
+        now,
+        steps: Vec::new(),
+        outputs: Vec::new(),
+        crossings: Crossings::new(),
+        tx: TxList::new(),
+    };
     let arrived = (&arrival, &Offload::NONE, bytes);
     let verdict = journey(tables, arrived, &mut sink);
     Explanation { steps: sink.steps, verdict, outputs: sink.outputs }
@@ -295,6 +313,19 @@ pub(super) fn explain(tables: &Tables<'_>, now: Instant, arrival: Arrival, bytes
 
 impl Sink for Writing<'_> {
     const ARRIVING: bool = true;
+    type Base = Self;
+
+    fn base(&mut self, frame: &Entered<'_>) -> (&mut Self, Origin) {
+        (self, Origin::of(frame))
+    }
+
+    fn crossings(&mut self) -> &mut Crossings {
+        &mut self.crossings
+    }
+
+    fn crossed(&mut self, from: PortId, to: PortId, _bytes: usize) {
+        self.steps.push(Step::Crossed { from, to });
+    }
 
     fn note(&mut self, step: Step) {
         self.steps.push(step);
@@ -331,5 +362,16 @@ impl Sink for Writing<'_> {
         let bytes = [self.tx.head_bytes(head), body].concat();
         self.steps.push(Step::Left { port, len: bytes.len(), tag: dress.tag.get(), vni: dress.vni });
         self.outputs.push(Output { port, bytes });
+    }
+
+    fn emit_across(
+        &mut self,
+        port: PortId,
+        frame: &Entered<'_>,
+        (dress, _): (&Dress, &Origin),
+        offload: Offload,
+        entropy: u32,
+    ) {
+        self.emit::<false>(port, frame, dress, offload, entropy);
     }
 }

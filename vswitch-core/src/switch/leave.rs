@@ -3,6 +3,7 @@
 //! Not here: how a frame came to be in a segment (see [`super::enter`]), and what a tag edit is (see
 //! [`super::dress`]).
 
+use super::cross::cross;
 use super::dress::{Dress, dress, dress_for_tunnel, dress_plainly};
 use super::edge::{Behind, Edge, Kind};
 use super::enter::Entered;
@@ -50,10 +51,8 @@ fn pass<S: Sink>(
     sink: &mut S,
 ) -> Verdict {
     match decide(tables, frame, last, sink) {
-        Decision::To(port) => to(tables.topology, frame, offload, port, sink).unwrap_or(Verdict::To(port.id)),
-        Decision::Flood => {
-            flood(tables.topology, frame, offload, sink).unwrap_or(Verdict::Flood(frame.segment))
-        }
+        Decision::To(port) => to(tables, frame, offload, port, sink).unwrap_or(Verdict::To(port.id)),
+        Decision::Flood => flood(tables, frame, offload, sink).unwrap_or(Verdict::Flood(frame.segment)),
         Decision::Drop(reason) => dropped(frame, reason, sink),
         Decision::Punt(why) => Verdict::Punt(why),
     }
@@ -202,19 +201,19 @@ fn punted<S: Sink>(frame: &Entered<'_>, sink: &mut S) -> bool {
 /// Leaves by one port. `Some` where that came to nothing.
 #[inline(always)]
 fn to<S: Sink>(
-    topology: &Topology,
+    tables: &Tables<'_>,
     frame: &Entered<'_>,
     offload: &Offload,
     port: &Edge,
     sink: &mut S,
 ) -> Option<Verdict> {
     if port.bridge == frame.segment.bridge()
-        && let Some(dress) = plainly(topology, port, frame, offload)
+        && let Some(dress) = plainly(tables.topology, port, frame, offload)
     {
         sink.emit::<false>(port.id, frame, &dress, Offload::NONE, 0);
         return None;
     }
-    to_by_all_rules(topology, frame, offload, port, sink)
+    to_by_all_rules(tables, frame, offload, port, sink)
 }
 
 /// The dress of a frame about which there is nothing to think but its VLAN's tag. Most are like that, and this is
@@ -227,7 +226,7 @@ fn plainly(topology: &Topology, port: &Edge, frame: &Entered<'_>, offload: &Offl
 
 #[inline(never)]
 fn to_by_all_rules<S: Sink>(
-    topology: &Topology,
+    tables: &Tables<'_>,
     frame: &Entered<'_>,
     offload: &Offload,
     port: &Edge,
@@ -235,11 +234,11 @@ fn to_by_all_rules<S: Sink>(
 ) -> Option<Verdict> {
     // A flood asks the segment's listeners; here the MAC table alone has spoken.
     let carried = match port.kind {
-        Kind::Tunnel => shares(topology, port, frame.segment),
+        Kind::Tunnel => shares(tables.topology, port, frame.segment),
         _ => port.bridge == frame.segment.bridge(),
     };
     let left = if carried {
-        egress::<false, S>(topology, port, frame, offload, sink)
+        egress::<false, S>(tables, port, frame, offload, sink)
     } else {
         Err(Refusal::Drop(DropReason::VlanNotOnEgress))
     };
@@ -274,11 +273,12 @@ fn refused<S: Sink>(frame: &Entered<'_>, port: &Edge, refusal: &Refusal, sink: &
 /// Leaves by every port of the segment but its own and its group's. `Some` when nobody heard.
 #[inline(never)]
 fn flood<S: Sink>(
-    topology: &Topology,
+    tables: &Tables<'_>,
     frame: &Entered<'_>,
     offload: &Offload,
     sink: &mut S,
 ) -> Option<Verdict> {
+    let topology = tables.topology;
     let (mut heard, mut horizon) = (false, false);
     let (mut too_big, mut refused) = (None, None);
     for port in topology.listeners(frame.segment) {
@@ -294,12 +294,12 @@ fn flood<S: Sink>(
             heard = true;
             continue;
         }
-        match egress::<true, S>(topology, port, frame, offload, sink) {
+        match egress::<true, S>(tables, port, frame, offload, sink) {
             Ok(()) => heard = true,
             Err(Refusal::Drop(reason)) => {
                 sink.note(Step::Refused { port: port.id, reason });
                 // Not a listener after all, where only the frame's inner tag tells; else a death, counted once.
-                let is_known = reason == DropReason::PolicedEgress && refused.is_some();
+                let is_known = is_of_port(reason) && refused.is_some();
                 if reason != DropReason::VlanNotOnEgress && !is_known {
                     refused = Some((frame.dies_at(port, reason), reason));
                 }
@@ -311,7 +311,7 @@ fn flood<S: Sink>(
         }
     }
     if let Some((at, reason)) = refused
-        && reason != DropReason::PolicedEgress
+        && !is_of_port(reason)
     {
         sink.drop(Some(at), reason);
     }
@@ -332,6 +332,11 @@ fn flood<S: Sink>(
     Some(Verdict::Drop(reason))
 }
 
+/// Whether a frame that many should hear dies of it at one port alone, where it has been counted.
+const fn is_of_port(reason: DropReason) -> bool {
+    matches!(reason, DropReason::PolicedEgress | DropReason::LinkDown | DropReason::PatchLoop)
+}
+
 enum Refusal {
     Drop(DropReason),
     /// As [`Why::TooBig`] says it.
@@ -342,12 +347,13 @@ enum Refusal {
 
 #[inline(never)]
 fn egress<const MANY: bool, S: Sink>(
-    topology: &Topology,
+    tables: &Tables<'_>,
     port: &Edge,
     frame: &Entered<'_>,
     offload: &Offload,
     sink: &mut S,
 ) -> Result<(), Refusal> {
+    let topology = tables.topology;
     if port.kind == Kind::Tunnel {
         return into_tunnel::<MANY, S>(topology, port, frame, offload, sink);
     }
@@ -358,6 +364,13 @@ fn egress<const MANY: bool, S: Sink>(
     let offload = shifted(offload, dress.growth())?;
     if port.is_policed {
         policed::<MANY, S>(topology, port.id, frame, &dress, sink)?;
+    }
+    if port.behind == Behind::Cable {
+        let crossed = cross(tables, port, frame, (&dress, offload), sink);
+        if MANY && let Err(reason) = crossed {
+            sink.drop(Some(port.id), reason);
+        }
+        return crossed.map_err(Refusal::Drop);
     }
     sink.emit::<MANY>(port.id, frame, &dress, offload, 0);
     Ok(())

@@ -3,7 +3,7 @@
 //! Built whole by whoever configures the switch, handed to every worker behind an `Arc`, replaced by the next
 //! one. All lists that a flood needs are made here, once. Not here: stations (see [`crate::mac_table`]).
 
-use super::edge::{Edge, Kind, VlanSets};
+use super::edge::{Behind, Edge, Kind, VlanSets};
 use super::inside::Insides;
 use super::rules::Rule;
 use crate::port::{Attachment, Carries, Group, Port, PortId, Segment, VlanSet};
@@ -269,6 +269,13 @@ impl Topology {
     #[inline(always)]
     pub(crate) fn edge(&self, id: PortId) -> Option<&Edge> {
         self.edges.get(id.index()).filter(|edge| edge.kind != Kind::Absent)
+    }
+
+    /// The port at the other end of the cable of patch port `id`; `None` where there is none that says so too.
+    pub(super) fn other_end(&self, id: PortId) -> Option<&Edge> {
+        let other = self.port(id)?.patch.filter(|other| *other != id)?;
+        self.port(other).filter(|port| port.patch == Some(id))?;
+        self.edge(other).filter(|edge| edge.behind == Behind::Cable)
     }
 
     /// All ports by rising number.
