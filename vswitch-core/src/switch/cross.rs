@@ -5,7 +5,7 @@
 
 use super::dress::Dress;
 use super::edge::Edge;
-use super::enter::{Entered, enter_across};
+use super::enter::{Entered, ingress_by_all_rules};
 use super::explain::Step;
 use super::leave::{Last, leave};
 use super::{Punt, Sink, Tables};
@@ -144,7 +144,7 @@ fn arrive<B: Sink>(
     base.crossed(from.id, to.id, bytes.len());
     let sink = &mut Across { base, origin };
     let mut entered = None;
-    if enter_across(tables, to, number, (offload, bytes), &mut entered, sink).is_ok()
+    if ingress_by_all_rules(tables, (to, 0), number, (offload, bytes), &mut entered, sink).is_ok()
         && let Some(entered) = &entered
     {
         let _ = leave(tables, entered, &mut Last::nothing(), sink);
@@ -172,6 +172,10 @@ impl<B: Sink> Sink for Across<'_, B> {
 
     fn crossed(&mut self, from: PortId, to: PortId, bytes: usize) {
         self.base.crossed(from, to, bytes);
+    }
+
+    fn matched(&mut self, rule: u32, bytes: usize) {
+        self.base.matched(rule, bytes);
     }
 
     fn note(&mut self, step: Step) {

@@ -60,12 +60,14 @@ pub(crate) struct Edge {
     pub(crate) is_access: bool,
     /// An access port or trunk with a link behind it that shows no priority tags and takes whatever there is.
     pub(crate) is_simple: bool,
-    /// An access port or trunk from which whatever its VLANs allow is let in.
+    /// An access port or trunk from which whatever its VLANs allow is let in, and no rules are asked.
     pub(crate) enters_plainly: bool,
     /// Not a tunnel, and guarded or policed where frames enter.
     pub(crate) is_watched: bool,
     /// Not a tunnel, and policed where frames leave.
     pub(crate) is_policed: bool,
+    /// Its bridge has rules.
+    pub(crate) has_rules: bool,
     pub(crate) inner_vlan: InnerVlan,
 }
 
@@ -87,6 +89,7 @@ impl Edge {
         enters_plainly: false,
         is_watched: false,
         is_policed: false,
+        has_rules: false,
         inner_vlan: InnerVlan::Strip,
     };
 
@@ -136,6 +139,11 @@ impl Edge {
                 Self { kind: Kind::Tunnel, tpid: TPID_CTAG, inner_vlan: tunnel.inner_vlan, ..edge }
             }
         }
+    }
+
+    /// What arrives is asked for its bridge's rules.
+    pub(crate) const fn follow_rules(&mut self) {
+        (self.has_rules, self.enters_plainly) = (true, false);
     }
 
     /// The VLAN of a frame that arrives at an access port or trunk with this VID, 0 without a tag.

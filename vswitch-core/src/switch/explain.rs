@@ -92,6 +92,11 @@ pub enum Step {
         /// The VNI, into a tunnel.
         vni: Option<Vni>,
     },
+    /// A rule of the bridge says what becomes of it.
+    Matched {
+        /// The rule's id.
+        rule: u32,
+    },
     /// It leaves by one end of a cable between patch ports, to arrive at the other.
     Crossed {
         /// The end it leaves by.
@@ -186,6 +191,7 @@ impl Step {
                 }
                 Ok(())
             }
+            Self::Matched { rule } => write!(f, "matches rule {rule}"),
             Self::Crossed { from, to } => {
                 write!(f, "crosses from patch port {} to patch port {}", name(*from), name(*to))
             }
@@ -321,6 +327,10 @@ impl Sink for Writing<'_> {
 
     fn crossings(&mut self) -> &mut Crossings {
         &mut self.crossings
+    }
+
+    fn matched(&mut self, rule: u32, _bytes: usize) {
+        self.steps.push(Step::Matched { rule });
     }
 
     fn crossed(&mut self, from: PortId, to: PortId, _bytes: usize) {

@@ -36,7 +36,7 @@ pub(super) fn leave<S: Sink>(
 /// For a frame that came out of a tunnel, whose offload facts are its own affair.
 #[inline(never)]
 fn leave_tunnel<S: Sink>(tables: &Tables<'_>, frame: &Entered<'_>, last: &mut Last, sink: &mut S) -> Verdict {
-    match tables.topology.port(frame.port.id).and_then(|port| inner_offload(port, frame)) {
+    match owed(tables, frame) {
         Some(offload) => pass(tables, frame, &offload, last, sink),
         None => dropped(frame, DropReason::BadOffload, sink),
     }
@@ -62,6 +62,14 @@ fn pass<S: Sink>(
 fn dropped<S: Sink>(frame: &Entered<'_>, reason: DropReason, sink: &mut S) -> Verdict {
     sink.drop(Some(frame.port.id), reason);
     Verdict::Drop(reason)
+}
+
+/// What a frame owes, counted from its own first byte; `None` where that cannot be.
+pub(super) fn owed(tables: &Tables<'_>, frame: &Entered<'_>) -> Option<Offload> {
+    if frame.base == 0 {
+        return Some(*frame.offload);
+    }
+    inner_offload(tables.topology.port(frame.port.id)?, frame)
 }
 
 /// What a frame out of a tunnel owes, counted from its own first byte.
@@ -358,21 +366,51 @@ fn egress<const MANY: bool, S: Sink>(
         return into_tunnel::<MANY, S>(topology, port, frame, offload, sink);
     }
     let dress = dress(port, &topology.vlan_sets, &frame.admitted).map_err(Refusal::Drop)?;
+    in_dress::<MANY, S>(tables, port, frame, (&dress, offload), sink)
+}
+
+/// Leaves by `to`, a port of the bridge that the frame is in, as it arrived. `Some` where that came to nothing.
+#[inline(never)]
+pub(super) fn output<S: Sink>(
+    tables: &Tables<'_>,
+    frame: &Entered<'_>,
+    offload: &Offload,
+    to: PortId,
+    sink: &mut S,
+) -> Option<Verdict> {
+    let is_of_bridge = |port: &&Edge| port.kind != Kind::Tunnel && port.bridge == frame.segment.bridge();
+    let Some(port) = tables.topology.edge(to).filter(is_of_bridge) else {
+        return Some(dropped(frame, DropReason::NoEgress, sink));
+    };
+    let left = in_dress::<false, S>(tables, port, frame, (&Dress::AS_ARRIVED, offload), sink);
+    left.err().map(|refusal| refused(frame, port, &refusal, sink))
+}
+
+/// Leaves by a port with VLANs of its own, whatever is behind it.
+#[inline(always)]
+fn in_dress<const MANY: bool, S: Sink>(
+    tables: &Tables<'_>,
+    port: &Edge,
+    frame: &Entered<'_>,
+    (dress, offload): (&Dress, &Offload),
+    sink: &mut S,
+) -> Result<(), Refusal> {
+    let topology = tables.topology;
     if port.behind == Behind::Underlay {
-        return wrapped::<MANY, S>(topology, port, frame, (&dress, offload), sink);
+        return wrapped::<MANY, S>(topology, port, frame, (dress, offload), sink);
     }
     let offload = shifted(offload, dress.growth())?;
     if port.is_policed {
-        policed::<MANY, S>(topology, port.id, frame, &dress, sink)?;
+        policed::<MANY, S>(topology, port.id, frame, dress, sink)?;
     }
     if port.behind == Behind::Cable {
-        let crossed = cross(tables, port, frame, (&dress, offload), sink);
+        let crossed = cross(tables, port, frame, (dress, offload), sink);
         if MANY && let Err(reason) = crossed {
             sink.drop(Some(port.id), reason);
         }
         return crossed.map_err(Refusal::Drop);
     }
-    sink.emit::<MANY>(port.id, frame, &dress, offload, 0);
+    sink.emit::<MANY>(port.id, frame, dress, offload, 0);
     Ok(())
 }
 

@@ -96,6 +96,7 @@ impl Worker {
     pub fn new(topology: Arc<Topology>, macs: Arc<MacTable>) -> Self {
         let mut counters = Counters::default();
         counters.grow(topology.port_numbers());
+        counters.grow_rules(topology.rule_ids());
         let (events, punts) = (Vec::with_capacity(EVENTS), Vec::new());
         Self { topology, macs, counters, events, punts, crossings: Crossings::new() }
     }
@@ -103,6 +104,7 @@ impl Worker {
     /// Takes a new configuration, between two batches; the old one is let go.
     pub fn apply(&mut self, topology: Arc<Topology>, macs: Arc<MacTable>) {
         self.counters.grow(topology.port_numbers());
+        self.counters.grow_rules(topology.rule_ids());
         self.topology = topology;
         self.macs = macs;
     }
@@ -239,6 +241,8 @@ trait Sink {
     type Base: Sink;
     /// That one, and how `frame` is found in what arrived.
     fn base(&mut self, frame: &Entered<'_>) -> (&mut Self::Base, Origin);
+    /// A frame of so many bytes matches the rule of this id.
+    fn matched(&mut self, rule: u32, bytes: usize);
     /// What is known of the frames that cross cables.
     fn crossings(&mut self) -> &mut Crossings;
     /// A frame of so many bytes leaves by one end of a cable and arrives at the other.

@@ -59,6 +59,12 @@ impl<const ARRIVING: bool> Sink for Sending<'_, ARRIVING> {
         self.crossings
     }
 
+    fn matched(&mut self, rule: u32, bytes: usize) {
+        if ARRIVING {
+            self.counters.matched(rule, bytes as u64);
+        }
+    }
+
     fn crossed(&mut self, from: PortId, to: PortId, bytes: usize) {
         self.counters.sent(from, 1, bytes as u64);
         self.counters.received(to, bytes as u64);

@@ -5,7 +5,7 @@
 
 use super::edge::{Behind, Edge, Kind, VlanSets};
 use super::inside::Insides;
-use super::rules::Rule;
+use super::rules::{Rule, Rules};
 use crate::port::{Attachment, Carries, Group, Port, PortId, Segment, VlanSet};
 use crate::wire::vlan::Vlan;
 use crate::wire::vxlan::Vni;
@@ -32,7 +32,9 @@ pub struct Bridge {
     pub neigh_suppress: bool,
     /// The VNI of each VLAN that crosses the underlay.
     pub vnis: BTreeMap<Vlan, Vni>,
-    /// What becomes of its frames, the first rule that matches (see [`super::rules`]); `None`: all go the normal way.
+    /// What becomes of the frames that arrive at its ports: what the first rule that matches says; a frame that none
+    /// matches is dropped. `None`: all go the normal way. Peers ([`Carries::PerVni`]) are no ports of a bridge: what they
+    /// bring goes the normal way.
     pub rules: Option<Vec<Rule>>,
 }
 
@@ -64,6 +66,8 @@ pub enum TopologyError {
     DuplicateVni(Vni),
     /// Two ordinary tunnels for the datagrams of one address, local address, UDP port and VNI.
     DuplicateTunnel(IpAddr, Vni),
+    /// A rule with an id of 65,536 or above.
+    RuleId(u32),
     /// An ordinary tunnel whose frames would be another tunnel's.
     TunnelInTunnel(PortId),
 }
@@ -78,6 +82,7 @@ impl fmt::Display for TopologyError {
             }
             Self::DuplicatePeer(address) => write!(f, "two tunnels go to {address}"),
             Self::DuplicateTunnel(remote, vni) => write!(f, "two tunnels take VNI {vni} from {remote}"),
+            Self::RuleId(id) => write!(f, "a rule has the id {id}; those below 65536 are counted"),
             Self::TunnelInTunnel(id) => write!(f, "port {id} is a tunnel inside a tunnel"),
             Self::DuplicateVni(vni) => write!(f, "two segments have VNI {vni}"),
         }
@@ -107,6 +112,7 @@ pub(crate) struct BridgeState {
     segments: Vec<Arc<Members>>,
     /// Trunks of every VLAN.
     everywhere: Vec<PortId>,
+    pub(super) rules: Option<Rules>,
 }
 
 impl BridgeState {
@@ -147,10 +153,11 @@ impl Topology {
         }
         let mut built = Self::default();
         let empty = Arc::new(Members::default());
-        for config in bridges {
+        for mut config in bridges {
+            let rules = config.rules.take().map(Rules::new).transpose()?.flatten();
             let segments = (0..4095).map(|_| Arc::clone(&empty)).collect();
             let has_flood_vlans = config.flood_vlans.iter().next().is_some();
-            let mut bridge = BridgeState { config, has_flood_vlans, segments, everywhere: Vec::new() };
+            let mut bridge = BridgeState { config, has_flood_vlans, segments, everywhere: Vec::new(), rules };
             let number = u8::try_from(built.bridges.len()).unwrap_or(u8::MAX);
             for (vlan, vni) in bridge.config.vnis.clone() {
                 if let Some(segment) = Segment::new(number, vlan)
@@ -255,7 +262,14 @@ impl Topology {
             self.ports.resize_with(at + 1, || None);
             self.edges.resize(at + 1, Edge::ABSENT);
         }
-        self.edges[at] = Edge::new(&port, &mut self.vlan_sets);
+        let mut edge = Edge::new(&port, &mut self.vlan_sets);
+        if edge.kind != Kind::Tunnel
+            && let Some(rules) = self.bridges.get_mut(usize::from(port.bridge)).and_then(|b| b.rules.as_mut())
+        {
+            rules.add_port(port.id);
+            edge.follow_rules();
+        }
+        self.edges[at] = edge;
         self.ports[at] = Some(port);
     }
 
@@ -305,6 +319,11 @@ impl Topology {
     #[must_use]
     pub fn port_numbers(&self) -> usize {
         self.ports.len()
+    }
+
+    /// One more than the largest id of a rule.
+    pub(super) fn rule_ids(&self) -> usize {
+        self.bridges.iter().filter_map(|bridge| bridge.rules.as_ref()).map(Rules::ids).max().unwrap_or(0)
     }
 
     pub(crate) fn bridge(&self, number: u8) -> Option<&BridgeState> {
