@@ -3,8 +3,9 @@
 //! Not here: how a frame came to be in a segment (see [`super::enter`]), and what a tag edit is (see
 //! [`super::dress`]).
 
+use super::cross::cross;
 use super::dress::{Dress, dress, dress_for_tunnel, dress_plainly};
-use super::edge::{Edge, Kind};
+use super::edge::{Behind, Edge, Kind};
 use super::enter::Entered;
 use super::explain::Step;
 use super::topology::Topology;
@@ -35,7 +36,7 @@ pub(super) fn leave<S: Sink>(
 /// For a frame that came out of a tunnel, whose offload facts are its own affair.
 #[inline(never)]
 fn leave_tunnel<S: Sink>(tables: &Tables<'_>, frame: &Entered<'_>, last: &mut Last, sink: &mut S) -> Verdict {
-    match tables.topology.port(frame.port.id).and_then(|port| inner_offload(port, frame)) {
+    match owed(tables, frame) {
         Some(offload) => pass(tables, frame, &offload, last, sink),
         None => dropped(frame, DropReason::BadOffload, sink),
     }
@@ -50,10 +51,8 @@ fn pass<S: Sink>(
     sink: &mut S,
 ) -> Verdict {
     match decide(tables, frame, last, sink) {
-        Decision::To(port) => to(tables.topology, frame, offload, port, sink).unwrap_or(Verdict::To(port.id)),
-        Decision::Flood => {
-            flood(tables.topology, frame, offload, sink).unwrap_or(Verdict::Flood(frame.segment))
-        }
+        Decision::To(port) => to(tables, frame, offload, port, sink).unwrap_or(Verdict::To(port.id)),
+        Decision::Flood => flood(tables, frame, offload, sink).unwrap_or(Verdict::Flood(frame.segment)),
         Decision::Drop(reason) => dropped(frame, reason, sink),
         Decision::Punt(why) => Verdict::Punt(why),
     }
@@ -63,6 +62,14 @@ fn pass<S: Sink>(
 fn dropped<S: Sink>(frame: &Entered<'_>, reason: DropReason, sink: &mut S) -> Verdict {
     sink.drop(Some(frame.port.id), reason);
     Verdict::Drop(reason)
+}
+
+/// What a frame owes, counted from its own first byte; `None` where that cannot be.
+pub(super) fn owed(tables: &Tables<'_>, frame: &Entered<'_>) -> Option<Offload> {
+    if frame.base == 0 {
+        return Some(*frame.offload);
+    }
+    inner_offload(tables.topology.port(frame.port.id)?, frame)
 }
 
 /// What a frame out of a tunnel owes, counted from its own first byte.
@@ -202,19 +209,19 @@ fn punted<S: Sink>(frame: &Entered<'_>, sink: &mut S) -> bool {
 /// Leaves by one port. `Some` where that came to nothing.
 #[inline(always)]
 fn to<S: Sink>(
-    topology: &Topology,
+    tables: &Tables<'_>,
     frame: &Entered<'_>,
     offload: &Offload,
     port: &Edge,
     sink: &mut S,
 ) -> Option<Verdict> {
     if port.bridge == frame.segment.bridge()
-        && let Some(dress) = plainly(topology, port, frame, offload)
+        && let Some(dress) = plainly(tables.topology, port, frame, offload)
     {
         sink.emit::<false>(port.id, frame, &dress, Offload::NONE, 0);
         return None;
     }
-    to_by_all_rules(topology, frame, offload, port, sink)
+    to_by_all_rules(tables, frame, offload, port, sink)
 }
 
 /// The dress of a frame about which there is nothing to think but its VLAN's tag. Most are like that, and this is
@@ -227,7 +234,7 @@ fn plainly(topology: &Topology, port: &Edge, frame: &Entered<'_>, offload: &Offl
 
 #[inline(never)]
 fn to_by_all_rules<S: Sink>(
-    topology: &Topology,
+    tables: &Tables<'_>,
     frame: &Entered<'_>,
     offload: &Offload,
     port: &Edge,
@@ -235,11 +242,11 @@ fn to_by_all_rules<S: Sink>(
 ) -> Option<Verdict> {
     // A flood asks the segment's listeners; here the MAC table alone has spoken.
     let carried = match port.kind {
-        Kind::Tunnel => shares(topology, port, frame.segment),
+        Kind::Tunnel => shares(tables.topology, port, frame.segment),
         _ => port.bridge == frame.segment.bridge(),
     };
     let left = if carried {
-        egress::<false, S>(topology, port, frame, offload, sink)
+        egress::<false, S>(tables, port, frame, offload, sink)
     } else {
         Err(Refusal::Drop(DropReason::VlanNotOnEgress))
     };
@@ -274,11 +281,12 @@ fn refused<S: Sink>(frame: &Entered<'_>, port: &Edge, refusal: &Refusal, sink: &
 /// Leaves by every port of the segment but its own and its group's. `Some` when nobody heard.
 #[inline(never)]
 fn flood<S: Sink>(
-    topology: &Topology,
+    tables: &Tables<'_>,
     frame: &Entered<'_>,
     offload: &Offload,
     sink: &mut S,
 ) -> Option<Verdict> {
+    let topology = tables.topology;
     let (mut heard, mut horizon) = (false, false);
     let (mut too_big, mut refused) = (None, None);
     for port in topology.listeners(frame.segment) {
@@ -294,12 +302,12 @@ fn flood<S: Sink>(
             heard = true;
             continue;
         }
-        match egress::<true, S>(topology, port, frame, offload, sink) {
+        match egress::<true, S>(tables, port, frame, offload, sink) {
             Ok(()) => heard = true,
             Err(Refusal::Drop(reason)) => {
                 sink.note(Step::Refused { port: port.id, reason });
                 // Not a listener after all, where only the frame's inner tag tells; else a death, counted once.
-                let is_known = reason == DropReason::PolicedEgress && refused.is_some();
+                let is_known = is_of_port(reason) && refused.is_some();
                 if reason != DropReason::VlanNotOnEgress && !is_known {
                     refused = Some((frame.dies_at(port, reason), reason));
                 }
@@ -311,7 +319,7 @@ fn flood<S: Sink>(
         }
     }
     if let Some((at, reason)) = refused
-        && reason != DropReason::PolicedEgress
+        && !is_of_port(reason)
     {
         sink.drop(Some(at), reason);
     }
@@ -332,6 +340,11 @@ fn flood<S: Sink>(
     Some(Verdict::Drop(reason))
 }
 
+/// Whether a frame that many should hear dies of it at one port alone, where it has been counted.
+const fn is_of_port(reason: DropReason) -> bool {
+    matches!(reason, DropReason::PolicedEgress | DropReason::LinkDown | DropReason::PatchLoop)
+}
+
 enum Refusal {
     Drop(DropReason),
     /// As [`Why::TooBig`] says it.
@@ -342,21 +355,62 @@ enum Refusal {
 
 #[inline(never)]
 fn egress<const MANY: bool, S: Sink>(
-    topology: &Topology,
+    tables: &Tables<'_>,
     port: &Edge,
     frame: &Entered<'_>,
     offload: &Offload,
     sink: &mut S,
 ) -> Result<(), Refusal> {
+    let topology = tables.topology;
     if port.kind == Kind::Tunnel {
         return into_tunnel::<MANY, S>(topology, port, frame, offload, sink);
     }
     let dress = dress(port, &topology.vlan_sets, &frame.admitted).map_err(Refusal::Drop)?;
+    in_dress::<MANY, S>(tables, port, frame, (&dress, offload), sink)
+}
+
+/// Leaves by `to`, a port of the bridge that the frame is in, as it arrived. `Some` where that came to nothing.
+#[inline(never)]
+pub(super) fn output<S: Sink>(
+    tables: &Tables<'_>,
+    frame: &Entered<'_>,
+    offload: &Offload,
+    to: PortId,
+    sink: &mut S,
+) -> Option<Verdict> {
+    let is_of_bridge = |port: &&Edge| port.kind != Kind::Tunnel && port.bridge == frame.segment.bridge();
+    let Some(port) = tables.topology.edge(to).filter(is_of_bridge) else {
+        return Some(dropped(frame, DropReason::NoEgress, sink));
+    };
+    let left = in_dress::<false, S>(tables, port, frame, (&Dress::AS_ARRIVED, offload), sink);
+    left.err().map(|refusal| refused(frame, port, &refusal, sink))
+}
+
+/// Leaves by a port with VLANs of its own, whatever is behind it.
+#[inline(always)]
+fn in_dress<const MANY: bool, S: Sink>(
+    tables: &Tables<'_>,
+    port: &Edge,
+    frame: &Entered<'_>,
+    (dress, offload): (&Dress, &Offload),
+    sink: &mut S,
+) -> Result<(), Refusal> {
+    let topology = tables.topology;
+    if port.behind == Behind::Underlay {
+        return wrapped::<MANY, S>(topology, port, frame, (dress, offload), sink);
+    }
     let offload = shifted(offload, dress.growth())?;
     if port.is_policed {
-        policed::<MANY, S>(topology, port.id, frame, &dress, sink)?;
+        policed::<MANY, S>(topology, port.id, frame, dress, sink)?;
     }
-    sink.emit::<MANY>(port.id, frame, &dress, offload, 0);
+    if port.behind == Behind::Cable {
+        let crossed = cross(tables, port, frame, (dress, offload), sink);
+        if MANY && let Err(reason) = crossed {
+            sink.drop(Some(port.id), reason);
+        }
+        return crossed.map_err(Refusal::Drop);
+    }
+    sink.emit::<MANY>(port.id, frame, dress, offload, 0);
     Ok(())
 }
 
@@ -392,17 +446,44 @@ fn into_tunnel<const MANY: bool, S: Sink>(
     offload: &Offload,
     sink: &mut S,
 ) -> Result<(), Refusal> {
-    let refused = Refusal::Drop(DropReason::VlanNotOnEgress);
+    let vni = frame.bridge.members(frame.admitted.vlan).vni;
+    let dress = dress_for_tunnel(port.inner_vlan, vni, &frame.admitted, frame.inner());
+    into_datagram::<MANY, S>(topology, port, frame, (&dress.map_err(Refusal::Drop)?, offload), sink)
+}
+
+/// Into an ordinary tunnel, in the dress of its VLANs.
+#[inline(never)]
+fn wrapped<const MANY: bool, S: Sink>(
+    topology: &Topology,
+    port: &Edge,
+    frame: &Entered<'_>,
+    (dress, offload): (&Dress, &Offload),
+    sink: &mut S,
+) -> Result<(), Refusal> {
+    let vni = match topology.port(port.id).and_then(Port::tunnel).map(|tunnel| &tunnel.carries) {
+        Some(Carries::Inside { out_vni, .. }) => Some(*out_vni),
+        _ => return Err(Refusal::Drop(DropReason::VlanNotOnEgress)),
+    };
+    into_datagram::<MANY, S>(topology, port, frame, (&Dress { vni, ..*dress }, offload), sink)
+}
+
+/// Behind a VXLAN header, if it fits the path.
+#[inline(always)]
+fn into_datagram<const MANY: bool, S: Sink>(
+    topology: &Topology,
+    port: &Edge,
+    frame: &Entered<'_>,
+    (dress, offload): (&Dress, &Offload),
+    sink: &mut S,
+) -> Result<(), Refusal> {
     let Some((port, tunnel)) = topology.port(port.id).and_then(|port| Some((port, port.tunnel()?))) else {
-        return Err(refused);
+        return Err(Refusal::Drop(DropReason::VlanNotOnEgress));
     };
     let inner = frame.inner();
-    let vni = frame.bridge.members(frame.admitted.vlan).vni;
-    let dress = dress_for_tunnel(tunnel.inner_vlan, vni, &frame.admitted, inner).map_err(Refusal::Drop)?;
     let offload = shifted(offload, dress.growth())?;
-    fits(port.mtu, tunnel.remote.to_canonical().is_ipv6(), inner, &dress, &offload)?;
+    fits(port.mtu, tunnel.remote.to_canonical().is_ipv6(), inner, dress, &offload)?;
     let offload = shifted(&offload, 8)?;
-    sink.emit::<MANY>(port.id, frame, &dress, offload, flow::entropy(inner));
+    sink.emit::<MANY>(port.id, frame, dress, offload, flow::entropy(inner));
     Ok(())
 }
 

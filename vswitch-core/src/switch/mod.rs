@@ -7,11 +7,13 @@
 //! Not here: reading, sending, waiting, and the time.
 
 mod counters;
+mod cross;
 mod dress;
 mod edge;
 mod enter;
 mod explain;
 mod guard;
+mod inside;
 mod leave;
 mod rules;
 mod sending;
@@ -34,6 +36,7 @@ use crate::wire::ethernet::Mac;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::hint::black_box;
+use cross::{Crossings, Origin};
 use dress::Dress;
 use enter::{Entered, enter};
 use leave::{Last, leave};
@@ -84,6 +87,7 @@ pub struct Worker {
     counters: Counters,
     events: Vec<StationEvent>,
     punts: Vec<Punt>,
+    crossings: Crossings,
 }
 
 impl Worker {
@@ -92,13 +96,15 @@ impl Worker {
     pub fn new(topology: Arc<Topology>, macs: Arc<MacTable>) -> Self {
         let mut counters = Counters::default();
         counters.grow(topology.port_numbers());
+        counters.grow_rules(topology.rule_ids());
         let (events, punts) = (Vec::with_capacity(EVENTS), Vec::new());
-        Self { topology, macs, counters, events, punts }
+        Self { topology, macs, counters, events, punts, crossings: Crossings::new() }
     }
 
     /// Takes a new configuration, between two batches; the old one is let go.
     pub fn apply(&mut self, topology: Arc<Topology>, macs: Arc<MacTable>) {
         self.counters.grow(topology.port_numbers());
+        self.counters.grow_rules(topology.rule_ids());
         self.topology = topology;
         self.macs = macs;
     }
@@ -146,6 +152,7 @@ impl Worker {
 
     fn run<const ARRIVING: bool>(&mut self, now: Instant, batch: &Batch, tx: &mut TxList) {
         self.punts.clear();
+        self.crossings.restart();
         let (clock, now) = (now, self.macs.moment(now));
         let tables = &Tables { topology: &self.topology, macs: &self.macs, now };
         let mut sink = Sending::<ARRIVING> {
@@ -155,6 +162,7 @@ impl Worker {
             counters: &mut self.counters,
             events: &mut self.events,
             punts: &mut self.punts,
+            crossings: &mut self.crossings,
             tx,
             written: [Written::NOTHING; 2],
         };
@@ -229,6 +237,16 @@ type Arrived<'a> = (&'a Arrival, &'a Offload, &'a [u8]);
 trait Sink {
     /// Whether the frames come from outside just now, and not a second time or from the switch itself.
     const ARRIVING: bool;
+    /// Where all marks are left in the end: the sink itself, but for a frame that has crossed cables.
+    type Base: Sink;
+    /// That one, and how `frame` is found in what arrived.
+    fn base(&mut self, frame: &Entered<'_>) -> (&mut Self::Base, Origin);
+    /// A frame of so many bytes matches the rule of this id.
+    fn matched(&mut self, rule: u32, bytes: usize);
+    /// What is known of the frames that cross cables.
+    fn crossings(&mut self) -> &mut Crossings;
+    /// A frame of so many bytes leaves by one end of a cable and arrives at the other.
+    fn crossed(&mut self, from: PortId, to: PortId, bytes: usize);
     /// A thing that happened, for whoever writes it down.
     fn note(&mut self, _step: Step) {}
     fn received(&mut self, port: PortId, bytes: usize);
@@ -244,6 +262,15 @@ trait Sink {
         port: PortId,
         frame: &Entered<'_>,
         dress: &Dress,
+        offload: Offload,
+        entropy: u32,
+    );
+    /// The same of a frame that has crossed cables.
+    fn emit_across(
+        &mut self,
+        port: PortId,
+        frame: &Entered<'_>,
+        shape: (&Dress, &Origin),
         offload: Offload,
         entropy: u32,
     );
