@@ -143,6 +143,15 @@ fn a_flow_for_frames_from_a_port_that_is_not_there_is_for_none_and_one_to_it_dro
     assert_eq!(rules.len(), 1);
     assert_eq!(rules[0].actions, []);
     assert_eq!(table.flows().len(), 2, "both are kept for when it comes");
+    // A flow that is NORMAL for every frame counts them as one among others, also where the others are for none.
+    for other in [from_port(77), FlowMatch::default()] {
+        let mut table = empty();
+        table.change(&add(from_port(77), 1, &[]), at(0)).unwrap();
+        table.change(&add(other, 9, &[FlowAction::Normal, FlowAction::Output(78)]), at(0)).unwrap();
+        table.change(&add(FlowMatch::default(), 0, &[FlowAction::Normal]), at(0)).unwrap();
+        let rules = table.rules(PortId::from_number).unwrap();
+        assert_eq!((rules.len(), &rules[0].actions[..]), (2, &[RuleAction::Normal][..]));
+    }
 }
 
 #[test]

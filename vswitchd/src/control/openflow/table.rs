@@ -380,7 +380,16 @@ impl FlowTable {
                 actions: flow.actions.iter().filter_map(action).collect(),
             })
         };
-        Some(self.flows.iter().filter_map(rule).collect())
+        let mut rules: Vec<Rule> = self.flows.iter().filter_map(rule).collect();
+        if let [Rule { id, matches, actions }] = rules.as_slice()
+            && *matches == RuleMatch::default()
+            && actions[..] == [RuleAction::Normal]
+        {
+            // By itself that would be no rule, and not be counted; beside one for frames from nowhere it is.
+            let matches = RuleMatch { in_port: PortId::new(PortId::MAX), ..RuleMatch::default() };
+            rules.push(Rule { id: *id, matches, actions: Vec::new() });
+        }
+        Some(rules)
     }
 
     /// Carries out one change.
