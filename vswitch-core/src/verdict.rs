@@ -154,6 +154,8 @@ pub enum Why {
     Neigh,
     /// A statement where an address is; the frame itself goes its way.
     NeighSeen,
+    /// A message of IGMP or Multicast Listener Discovery in a bridge that snoops; the frame itself goes its way.
+    Snoop,
 }
 
 impl Why {
@@ -165,6 +167,7 @@ impl Why {
             Self::Probe => "probe",
             Self::Neigh => "neigh",
             Self::NeighSeen => "neigh_seen",
+            Self::Snoop => "snoop",
         }
     }
 }

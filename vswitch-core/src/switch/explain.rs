@@ -194,6 +194,7 @@ impl Step {
                 "asks where an address is: answered here where the station is known, flooded where it is not",
             ),
             Self::Punted(Why::NeighSeen) => f.write_str("says where an address is: noted"),
+            Self::Punted(Why::Snoop) => f.write_str("says who listens to which group: noted"),
         }
     }
 }

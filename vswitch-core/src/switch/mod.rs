@@ -13,12 +13,16 @@ mod enter;
 mod explain;
 mod guard;
 mod leave;
+mod mirrors;
+mod multicast;
 mod sending;
 mod topology;
 
-pub use counters::{Counters, PortCounters};
+pub use counters::{Counters, MirrorCount, PortCounters};
 pub use explain::{Explanation, Output, Step};
 pub use guard::{Allowed, Breach};
+pub use mirrors::{Mirror, MirrorTo};
+pub use multicast::{Groups, Snooping};
 pub use topology::{Bridge, Topology, TopologyError};
 
 use crate::frame::{Arrival, Batch, TxList};
@@ -82,6 +86,7 @@ pub struct Worker {
     counters: Counters,
     events: Vec<StationEvent>,
     punts: Vec<Punt>,
+    groups: Arc<Groups>,
 }
 
 impl Worker {
@@ -91,7 +96,12 @@ impl Worker {
         let mut counters = Counters::default();
         counters.grow(topology.port_numbers());
         let (events, punts) = (Vec::with_capacity(EVENTS), Vec::new());
-        Self { topology, macs, counters, events, punts }
+        Self { topology, macs, counters, events, punts, groups: Arc::default() }
+    }
+
+    /// Takes who has joined which multicast group, between two batches; read in bridges that snoop.
+    pub fn set_groups(&mut self, groups: Arc<Groups>) {
+        self.groups = groups;
     }
 
     /// Takes a new configuration, between two batches; the old one is let go.

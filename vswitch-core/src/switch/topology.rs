@@ -4,6 +4,8 @@
 //! one. All lists that a flood needs are made here, once. Not here: stations (see [`crate::mac_table`]).
 
 use super::edge::{Edge, Kind, VlanSets};
+use super::mirrors::Mirror;
+use super::multicast::Snooping;
 use crate::port::{Attachment, Carries, Group, Port, PortId, Segment, VlanSet};
 use crate::wire::vlan::Vlan;
 use crate::wire::vxlan::Vni;
@@ -30,6 +32,10 @@ pub struct Bridge {
     pub neigh_suppress: bool,
     /// The VNI of each VLAN that crosses the underlay.
     pub vnis: BTreeMap<Vlan, Vni>,
+    /// Who looks on, in falling precedence; of more than [`Mirror::PER_BRIDGE`] the rest copies nothing.
+    pub mirrors: Vec<Mirror>,
+    /// Whether multicast goes to those who joined (RFC 4541); `None`: it is flooded.
+    pub snooping: Option<Snooping>,
 }
 
 impl Default for Bridge {
@@ -40,6 +46,8 @@ impl Default for Bridge {
             vlan_limit: 1,
             neigh_suppress: false,
             vnis: BTreeMap::new(),
+            mirrors: Vec::new(),
+            snooping: None,
         }
     }
 }
