@@ -2,6 +2,7 @@
 //!
 //! Not here: names and formats (see [`crate::verdict`] for the names of drops).
 
+use super::rules::RuleCount;
 use crate::port::PortId;
 use crate::verdict::DropReason;
 use alloc::vec::Vec;
@@ -67,6 +68,8 @@ pub struct Counters {
     dropped: Vec<[u64; DropReason::COUNT]>,
     /// By the number of the mirror.
     mirrors: Vec<MirrorCount>,
+    /// By the rules' ids.
+    rules: Vec<RuleCount>,
     /// Drops that belong to no port: datagrams of strangers.
     pub no_port: [u64; DropReason::COUNT],
     /// Stations learned.
@@ -87,6 +90,7 @@ impl Default for Counters {
             passed: Vec::new(),
             dropped: Vec::new(),
             mirrors: Vec::new(),
+            rules: Vec::new(),
             no_port: [0; DropReason::COUNT],
             learned: 0,
             moved: 0,
@@ -111,6 +115,12 @@ impl Counters {
         }
     }
 
+    /// What matched the rule of this id; zeros for one that was never there.
+    #[must_use]
+    pub fn rule(&self, id: u32) -> RuleCount {
+        usize::try_from(id).ok().and_then(|id| self.rules.get(id)).copied().unwrap_or_default()
+    }
+
     /// Adds another worker's counts.
     pub fn add(&mut self, other: &Self) {
         self.grow(other.passed.len());
@@ -122,6 +132,11 @@ impl Counters {
         }
         for (mine, theirs) in self.dropped.as_flattened_mut().iter_mut().zip(other.dropped.as_flattened()) {
             *mine += theirs;
+        }
+        self.grow_rules(other.rules.len());
+        for (mine, theirs) in self.rules.iter_mut().zip(&other.rules) {
+            mine.frames += theirs.frames;
+            mine.bytes += theirs.bytes;
         }
         for (mine, theirs) in self.no_port.iter_mut().zip(other.no_port) {
             *mine += theirs;
@@ -194,6 +209,20 @@ impl Counters {
     pub fn reset_mirror(&mut self, id: u32) {
         if let Some(count) = usize::try_from(id).ok().and_then(|id| self.mirrors.get_mut(id)) {
             *count = MirrorCount::default();
+        }
+    }
+
+    /// Makes room for rules' ids below `rules`; none is ever taken away.
+    pub(crate) fn grow_rules(&mut self, rules: usize) {
+        if self.rules.len() < rules {
+            self.rules.resize(rules, RuleCount::default());
+        }
+    }
+
+    /// Starts the counts of a rule's id again from zero, because another rule is going to have it.
+    pub fn reset_rule(&mut self, id: u32) {
+        if let Some(count) = usize::try_from(id).ok().and_then(|id| self.rules.get_mut(id)) {
+            *count = RuleCount::default();
         }
     }
 

@@ -15,6 +15,7 @@ mod guard;
 mod leave;
 mod mirrors;
 mod multicast;
+mod rules;
 mod sending;
 mod topology;
 
@@ -23,6 +24,7 @@ pub use explain::{Explanation, Output, Step};
 pub use guard::{Allowed, Breach};
 pub use mirrors::{Mirror, MirrorTo};
 pub use multicast::{Groups, Snooping};
+pub use rules::{Rule, RuleAction, RuleCount, RuleMatch, RuleVlan};
 pub use topology::{Bridge, Topology, TopologyError};
 
 use crate::frame::{Arrival, Batch, TxList};

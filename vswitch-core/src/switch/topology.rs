@@ -6,6 +6,7 @@
 use super::edge::{Edge, Kind, VlanSets};
 use super::mirrors::Mirror;
 use super::multicast::Snooping;
+use super::rules::Rule;
 use crate::port::{Attachment, Carries, Group, Port, PortId, Segment, VlanSet};
 use crate::wire::vlan::Vlan;
 use crate::wire::vxlan::Vni;
@@ -36,6 +37,8 @@ pub struct Bridge {
     pub mirrors: Vec<Mirror>,
     /// Whether multicast goes to those who joined (RFC 4541); `None`: it is flooded.
     pub snooping: Option<Snooping>,
+    /// What becomes of its frames, the first rule that matches (see [`super::rules`]); `None`: all go the normal way.
+    pub rules: Option<Vec<Rule>>,
 }
 
 impl Default for Bridge {
@@ -48,6 +51,7 @@ impl Default for Bridge {
             vnis: BTreeMap::new(),
             mirrors: Vec::new(),
             snooping: None,
+            rules: None,
         }
     }
 }
@@ -215,7 +219,7 @@ impl Topology {
         if self.peers.insert(peer_key(tunnel.remote), id).is_some() {
             return Err(TopologyError::DuplicatePeer(tunnel.remote));
         }
-        let Carries::PerVni(shared) = &tunnel.carries;
+        let Carries::PerVni(shared) = &tunnel.carries else { return Ok(()) };
         let (listed, also) = match (shared, &tunnel.floods) {
             (None, None) => {
                 self.mesh.push(id);
