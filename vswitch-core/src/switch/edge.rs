@@ -54,6 +54,8 @@ pub(crate) struct Edge {
     pub(crate) is_watched: bool,
     /// Not a tunnel, and policed where frames leave.
     pub(crate) is_policed: bool,
+    /// Reserved for the copies of a mirror.
+    pub(crate) is_reserved: bool,
     pub(crate) inner_vlan: InnerVlan,
 }
 
@@ -74,6 +76,7 @@ impl Edge {
         enters_plainly: false,
         is_watched: false,
         is_policed: false,
+        is_reserved: false,
         inner_vlan: InnerVlan::Strip,
     };
 
@@ -117,6 +120,11 @@ impl Edge {
                 Self { kind: Kind::Tunnel, tpid: TPID_CTAG, inner_vlan: tunnel.inner_vlan, ..edge }
             }
         }
+    }
+
+    /// The same port when a mirror's copies go there: nothing is simple about it any more.
+    pub(crate) const fn reserved(self) -> Self {
+        Self { is_reserved: true, is_simple: false, enters_plainly: false, ..self }
     }
 
     /// The VLAN of a frame that arrives at an access port or trunk with this VID, 0 without a tag.

@@ -7,6 +7,7 @@ use super::dress::{Admitted, admit_other, admit_plain};
 use super::edge::{Edge, Kind};
 use super::explain::Step;
 use super::guard::{self, Allowed};
+use super::mirrors;
 use super::topology::{BridgeState, Topology};
 use super::{Arrived, Punt, Sink, Tables};
 use crate::frame::Arrival;
@@ -14,7 +15,7 @@ use crate::mac_table::Spot;
 use crate::offload::Offload;
 use crate::port::{Carries, Port, PortId, Segment};
 use crate::verdict::{DropReason, Verdict, Why};
-use crate::wire::ethernet::{self, ADDRESSES_LEN, MAX_FRAME_LEN};
+use crate::wire::ethernet::{self, ADDRESSES_LEN, MAX_FRAME_LEN, Mac};
 use crate::wire::{probe, vlan, vxlan};
 use core::net::IpAddr;
 
@@ -77,7 +78,7 @@ pub(super) fn enter<'a, S: Sink>(
             sink.received(id, bytes.len());
             let entered = if port.enters_plainly {
                 ingress_plain(tables, port, number, arrived, place, sink)
-            } else if port.is_watched {
+            } else if port.is_watched && !port.is_reserved {
                 ingress_watched(tables, port, number, arrived, place, sink)
             } else {
                 ingress_other(tables, (port, None), number, arrived, place, sink)
@@ -164,6 +165,9 @@ fn ingress_other<'a, S: Sink>(
     place: &mut Option<Entered<'a>>,
     sink: &mut S,
 ) -> Result<(), DropReason> {
+    if port.is_reserved {
+        return Err(DropReason::MirrorOutput);
+    }
     let base = if tunnelled.is_some() { HEADER_LEN } else { 0 };
     let bridge = tunnelled.map_or(port.bridge, Segment::bridge);
     let frame = Candidate { port, bridge, number, base, offload, bytes };
@@ -262,11 +266,30 @@ impl<'a> Candidate<'a> {
         sink.note(Step::Admitted { port: port.id, segment, priority: admitted.priority() });
         //= IEEE 802.1Q §8.6.3: reserved addresses are not forwarded.
         if dst.is_reserved_group() && !bridge.config.forward_bpdu {
-            return Err(DropReason::ReservedGroup);
+            return Err(self.kept(tables, bridge, (segment, admitted), [src, dst], sink));
         }
         let [src, dst] = tables.macs.spots(segment, [src, dst]);
         *place = Some(Entered { bridge, bytes, port, offload, src, dst, segment, admitted, base, frame });
         Ok(())
+    }
+}
+
+impl<'a> Candidate<'a> {
+    /// The end of a frame that is kept from all; whoever looks on sees it.
+    #[cold]
+    fn kept<S: Sink>(
+        &self,
+        tables: &Tables<'a>,
+        bridge: &'a BridgeState,
+        (segment, admitted): (Segment, Admitted),
+        addresses: [Mac; 2],
+        sink: &mut S,
+    ) -> DropReason {
+        let Self { port, number: frame, base, offload, bytes, .. } = *self;
+        let [src, dst] = tables.macs.spots(segment, addresses);
+        let entered = Entered { bridge, bytes, port, offload, src, dst, segment, admitted, base, frame };
+        mirrors::copy_refused(tables.topology, &entered, sink);
+        DropReason::ReservedGroup
     }
 }
 

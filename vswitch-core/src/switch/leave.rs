@@ -7,6 +7,8 @@ use super::dress::{Dress, dress, dress_for_tunnel, dress_plainly};
 use super::edge::{Edge, Kind};
 use super::enter::Entered;
 use super::explain::Step;
+use super::mirrors::Copying;
+use super::multicast;
 use super::topology::Topology;
 use super::{Sink, Tables};
 use crate::frame::{Head, TxList};
@@ -35,10 +37,18 @@ pub(super) fn leave<S: Sink>(
 /// For a frame that came out of a tunnel, whose offload facts are its own affair.
 #[inline(never)]
 fn leave_tunnel<S: Sink>(tables: &Tables<'_>, frame: &Entered<'_>, last: &mut Last, sink: &mut S) -> Verdict {
-    match tables.topology.port(frame.port.id).and_then(|port| inner_offload(port, frame)) {
+    match offload_of(tables.topology, frame) {
         Some(offload) => pass(tables, frame, &offload, last, sink),
         None => dropped(frame, DropReason::BadOffload, sink),
     }
+}
+
+/// What a frame owes, counted from its own first byte; `None` where what is said of it cannot be.
+pub(super) fn offload_of(topology: &Topology, frame: &Entered<'_>) -> Option<Offload> {
+    if frame.base == 0 {
+        return Some(*frame.offload);
+    }
+    topology.port(frame.port.id).and_then(|port| inner_offload(port, frame))
 }
 
 #[inline(always)]
@@ -49,11 +59,64 @@ fn pass<S: Sink>(
     last: &mut Last,
     sink: &mut S,
 ) -> Verdict {
-    match decide(tables, frame, last, sink) {
-        Decision::To(port) => to(tables.topology, frame, offload, port, sink).unwrap_or(Verdict::To(port.id)),
-        Decision::Flood => {
-            flood(tables.topology, frame, offload, sink).unwrap_or(Verdict::Flood(frame.segment))
+    if frame.bridge.is_special {
+        return pass_specially(tables, frame, offload, last, sink);
+    }
+    let decision = decide(tables, frame, last, sink);
+    carry_out(tables.topology, frame, offload, &decision, sink)
+}
+
+/// The same in a bridge with VLANs in which all is flooded, with mirrors, or with snooping.
+#[inline(never)]
+fn pass_specially<S: Sink>(
+    tables: &Tables<'_>,
+    frame: &Entered<'_>,
+    offload: &Offload,
+    last: &mut Last,
+    sink: &mut S,
+) -> Verdict {
+    let Some(mirrors) = &frame.bridge.mirrors else {
+        return pass_unseen(tables, frame, offload, last, sink);
+    };
+    let mut copying = Copying::new(tables.topology, mirrors, offload, sink);
+    if S::ARRIVING {
+        copying.arrived(frame);
+    }
+    pass_unseen(tables, frame, offload, last, &mut copying)
+}
+
+fn pass_unseen<S: Sink>(
+    tables: &Tables<'_>,
+    frame: &Entered<'_>,
+    offload: &Offload,
+    last: &mut Last,
+    sink: &mut S,
+) -> Verdict {
+    let decision = if frame.bridge.floods(frame.admitted.vlan) {
+        sink.note(Step::FloodVlan);
+        Decision::Flood
+    } else {
+        decide(tables, frame, last, sink)
+    };
+    match (&decision, frame.bridge.config.snooping) {
+        (Decision::Flood, Some(snooping)) if frame.dst.mac().is_group() => {
+            multicast::send(tables, frame, offload, snooping, sink)
         }
+        _ => carry_out(tables.topology, frame, offload, &decision, sink),
+    }
+}
+
+#[inline(always)]
+fn carry_out<S: Sink>(
+    topology: &Topology,
+    frame: &Entered<'_>,
+    offload: &Offload,
+    decision: &Decision<'_>,
+    sink: &mut S,
+) -> Verdict {
+    match *decision {
+        Decision::To(port) => to(topology, frame, offload, port, sink).unwrap_or(Verdict::To(port.id)),
+        Decision::Flood => flood(topology, frame, offload, sink).unwrap_or(Verdict::Flood(frame.segment)),
         Decision::Drop(reason) => dropped(frame, reason, sink),
         Decision::Punt(why) => Verdict::Punt(why),
     }
@@ -138,10 +201,6 @@ fn decide<'a, S: Sink>(
     last: &mut Last,
     sink: &mut S,
 ) -> Decision<'a> {
-    if frame.bridge.floods(frame.admitted.vlan) {
-        sink.note(Step::FloodVlan);
-        return Decision::Flood;
-    }
     let found = if last.is_of(frame) {
         last.found
     } else {
@@ -220,7 +279,12 @@ fn to<S: Sink>(
 /// The dress of a frame about which there is nothing to think but its VLAN's tag. Most are like that, and this is
 /// all they need; what is told to the others, [`egress`] says.
 #[inline(always)]
-fn plainly(topology: &Topology, port: &Edge, frame: &Entered<'_>, offload: &Offload) -> Option<Dress> {
+pub(super) fn plainly(
+    topology: &Topology,
+    port: &Edge,
+    frame: &Entered<'_>,
+    offload: &Offload,
+) -> Option<Dress> {
     let dress = dress_plainly(port, &topology.vlan_sets, &frame.admitted)?;
     offload.is_none().then_some(dress)
 }
@@ -234,16 +298,21 @@ fn to_by_all_rules<S: Sink>(
     sink: &mut S,
 ) -> Option<Verdict> {
     // A flood asks the segment's listeners; here the MAC table alone has spoken.
-    let carried = match port.kind {
-        Kind::Tunnel => shares(topology, port, frame.segment),
-        _ => port.bridge == frame.segment.bridge(),
-    };
-    let left = if carried {
+    let left = if is_of(topology, port, frame.segment) {
         egress::<false, S>(topology, port, frame, offload, sink)
     } else {
         Err(Refusal::Drop(DropReason::VlanNotOnEgress))
     };
     left.err().map(|refusal| refused(frame, port, &refusal, sink))
+}
+
+/// Whether `port` is in the bridge of `segment`, or in the tunnel's case shares it, and is not for copies alone.
+pub(super) fn is_of(topology: &Topology, port: &Edge, segment: Segment) -> bool {
+    let carried = match port.kind {
+        Kind::Tunnel => shares(topology, port, segment),
+        _ => port.bridge == segment.bridge(),
+    };
+    carried && !port.is_reserved
 }
 
 /// Whether the peer behind `port` shares `segment`.
@@ -273,15 +342,29 @@ fn refused<S: Sink>(frame: &Entered<'_>, port: &Edge, refusal: &Refusal, sink: &
 
 /// Leaves by every port of the segment but its own and its group's. `Some` when nobody heard.
 #[inline(never)]
-fn flood<S: Sink>(
+pub(super) fn flood<S: Sink>(
     topology: &Topology,
     frame: &Entered<'_>,
     offload: &Offload,
     sink: &mut S,
 ) -> Option<Verdict> {
+    let listeners = topology.listeners(frame.segment);
+    spread(topology, frame, offload, listeners, DropReason::NoEgress, sink)
+}
+
+/// Leaves by all of `listeners` but its own port and its group's. Where there was nobody else, that is why it died.
+#[inline(always)]
+pub(super) fn spread<'a, S: Sink>(
+    topology: &Topology,
+    frame: &Entered<'_>,
+    offload: &Offload,
+    listeners: impl Iterator<Item = &'a Edge>,
+    nobody: DropReason,
+    sink: &mut S,
+) -> Option<Verdict> {
     let (mut heard, mut horizon) = (false, false);
     let (mut too_big, mut refused) = (None, None);
-    for port in topology.listeners(frame.segment) {
+    for port in listeners {
         if port.id == frame.port.id {
             continue;
         }
@@ -327,12 +410,12 @@ fn flood<S: Sink>(
     if let Some((_, reason)) = refused {
         return Some(Verdict::Drop(reason));
     }
-    let reason = if horizon { DropReason::SplitHorizon } else { DropReason::NoEgress };
+    let reason = if horizon { DropReason::SplitHorizon } else { nobody };
     sink.drop(Some(frame.port.id), reason);
     Some(Verdict::Drop(reason))
 }
 
-enum Refusal {
+pub(super) enum Refusal {
     Drop(DropReason),
     /// As [`Why::TooBig`] says it.
     TooBig {
@@ -341,7 +424,7 @@ enum Refusal {
 }
 
 #[inline(never)]
-fn egress<const MANY: bool, S: Sink>(
+pub(super) fn egress<const MANY: bool, S: Sink>(
     topology: &Topology,
     port: &Edge,
     frame: &Entered<'_>,
@@ -363,7 +446,7 @@ fn egress<const MANY: bool, S: Sink>(
 /// Refuses what is more than the port is to be sent. Where `MANY` hear the frame, each that does not is counted here: it
 /// is the port's affair and not the frame's.
 #[inline(never)]
-fn policed<const MANY: bool, S: Sink>(
+pub(super) fn policed<const MANY: bool, S: Sink>(
     topology: &Topology,
     port: PortId,
     frame: &Entered<'_>,
@@ -407,7 +490,7 @@ fn into_tunnel<const MANY: bool, S: Sink>(
 }
 
 #[inline(always)]
-fn shifted(offload: &Offload, by: i32) -> Result<Offload, Refusal> {
+pub(super) fn shifted(offload: &Offload, by: i32) -> Result<Offload, Refusal> {
     if offload.is_none() {
         return Ok(Offload::NONE);
     }

@@ -97,6 +97,7 @@ impl Worker {
     pub fn new(topology: Arc<Topology>, macs: Arc<MacTable>) -> Self {
         let mut counters = Counters::default();
         counters.grow(topology.port_numbers());
+        counters.grow_mirrors(topology.mirror_numbers());
         let (events, punts) = (Vec::with_capacity(EVENTS), Vec::new());
         Self { topology, macs, counters, events, punts, groups: Arc::default() }
     }
@@ -109,6 +110,7 @@ impl Worker {
     /// Takes a new configuration, between two batches; the old one is let go.
     pub fn apply(&mut self, topology: Arc<Topology>, macs: Arc<MacTable>) {
         self.counters.grow(topology.port_numbers());
+        self.counters.grow_mirrors(topology.mirror_numbers());
         self.topology = topology;
         self.macs = macs;
     }
@@ -157,7 +159,7 @@ impl Worker {
     fn run<const ARRIVING: bool>(&mut self, now: Instant, batch: &Batch, tx: &mut TxList) {
         self.punts.clear();
         let (clock, now) = (now, self.macs.moment(now));
-        let tables = &Tables { topology: &self.topology, macs: &self.macs, now };
+        let tables = &Tables { topology: &self.topology, macs: &self.macs, groups: &self.groups, now };
         let mut sink = Sending::<ARRIVING> {
             macs: &self.macs,
             clock,
@@ -196,7 +198,12 @@ impl Worker {
     /// cannot tell: an entry that learning the source would push out of a full table is still found.
     #[must_use]
     pub fn explain(&self, now: Instant, arrival: Arrival, bytes: &[u8]) -> Explanation {
-        let tables = Tables { topology: &self.topology, macs: &self.macs, now: self.macs.moment(now) };
+        let tables = Tables {
+            topology: &self.topology,
+            macs: &self.macs,
+            groups: &self.groups,
+            now: self.macs.moment(now),
+        };
         explain::explain(&tables, now, arrival, bytes)
     }
 }
@@ -248,6 +255,8 @@ trait Sink {
     fn admits(&mut self, policer: &Policer, bytes: usize) -> bool;
     fn drop(&mut self, port: Option<PortId>, reason: DropReason);
     fn punt(&mut self, punt: Punt);
+    /// A frame of so many bytes was copied by the mirror of this number.
+    fn mirrored(&mut self, id: u32, bytes: usize);
     /// The frame leaves by `port` in this dress; by others too, if `many`.
     fn emit<const MANY: bool>(
         &mut self,
@@ -263,6 +272,7 @@ trait Sink {
 struct Tables<'a> {
     topology: &'a Topology,
     macs: &'a MacTable,
+    groups: &'a Groups,
     now: Moment,
 }
 

@@ -73,6 +73,10 @@ impl<const ARRIVING: bool> Sink for Sending<'_, ARRIVING> {
         self.punts.push(punt);
     }
 
+    fn mirrored(&mut self, id: u32, bytes: usize) {
+        self.counters.mirrored(id, bytes as u64);
+    }
+
     #[inline(always)]
     fn emit<const MANY: bool>(
         &mut self,

@@ -4,7 +4,7 @@
 //! one. All lists that a flood needs are made here, once. Not here: stations (see [`crate::mac_table`]).
 
 use super::edge::{Edge, Kind, VlanSets};
-use super::mirrors::Mirror;
+use super::mirrors::{Mirror, Mirrors};
 use super::multicast::Snooping;
 use super::rules::Rule;
 use crate::port::{Attachment, Carries, Group, Port, PortId, Segment, VlanSet};
@@ -104,6 +104,12 @@ pub(crate) struct BridgeState {
     pub(crate) config: Bridge,
     /// Whether there are any `flood_vlans`.
     has_flood_vlans: bool,
+    /// Whether it has any of these, mirrors or snooping.
+    pub(crate) is_special: bool,
+    pub(crate) mirrors: Option<Mirrors>,
+    /// Where it snoops: ports that are sent all multicast, and those that are sent reports, by rising number.
+    pub(crate) flooded: Vec<PortId>,
+    pub(crate) reported: Vec<PortId>,
     /// By VLAN; those that nobody names share one.
     segments: Vec<Arc<Members>>,
     /// Trunks of every VLAN.
@@ -111,7 +117,7 @@ pub(crate) struct BridgeState {
 }
 
 impl BridgeState {
-    #[inline(always)]
+    /// Whether nothing is learned in `vlan` and everything flooded; asked of a special bridge alone.
     pub(crate) fn floods(&self, vlan: Vlan) -> bool {
         self.has_flood_vlans && self.config.flood_vlans.contains(vlan)
     }
@@ -150,7 +156,17 @@ impl Topology {
         for config in bridges {
             let segments = (0..4095).map(|_| Arc::clone(&empty)).collect();
             let has_flood_vlans = config.flood_vlans.iter().next().is_some();
-            let mut bridge = BridgeState { config, has_flood_vlans, segments, everywhere: Vec::new() };
+            let mirrors = Mirrors::new(&config.mirrors);
+            let mut bridge = BridgeState {
+                is_special: has_flood_vlans || mirrors.is_some() || config.snooping.is_some(),
+                has_flood_vlans,
+                mirrors,
+                flooded: Vec::new(),
+                reported: Vec::new(),
+                segments,
+                everywhere: Vec::new(),
+                config,
+            };
             let number = u8::try_from(built.bridges.len()).unwrap_or(u8::MAX);
             for (vlan, vni) in bridge.config.vnis.clone() {
                 if let Some(segment) = Segment::new(number, vlan)
@@ -191,6 +207,9 @@ impl Topology {
             .bridges
             .get_mut(usize::from(port.bridge))
             .ok_or(TopologyError::NoSuchBridge(id, port.bridge))?;
+        if bridge.is_reserved(id) {
+            return Ok(());
+        }
         match &port.attachment {
             Attachment::Access(vlan) | Attachment::Dot1qTunnel { vlan, .. } => {
                 bridge.edit(*vlan).ports.push(id);
@@ -253,7 +272,15 @@ impl Topology {
             self.ports.resize_with(at + 1, || None);
             self.edges.resize(at + 1, Edge::ABSENT);
         }
-        self.edges[at] = Edge::new(&port, &mut self.vlan_sets);
+        let edge = Edge::new(&port, &mut self.vlan_sets);
+        self.edges[at] = match self.bridges.get_mut(usize::from(port.bridge)) {
+            Some(bridge) if bridge.is_reserved(port.id) => edge.reserved(),
+            Some(bridge) => {
+                bridge.snoop(&port);
+                edge
+            }
+            None => edge,
+        };
         self.ports[at] = Some(port);
     }
 
@@ -298,6 +325,13 @@ impl Topology {
         self.ports.len()
     }
 
+    /// One more than the largest number of a mirror that is counted.
+    pub(crate) fn mirror_numbers(&self) -> usize {
+        let mirrors = self.bridges.iter().flat_map(|bridge| &bridge.config.mirrors);
+        let counted = mirrors.map(|mirror| mirror.id).filter(|id| *id < Mirror::MAX_ID);
+        counted.max().map_or(0, |id| id as usize + 1)
+    }
+
     pub(crate) fn bridge(&self, number: u8) -> Option<&BridgeState> {
         self.bridges.get(usize::from(number))
     }
@@ -326,6 +360,22 @@ fn peer_key(remote: IpAddr) -> u128 {
 }
 
 impl BridgeState {
+    /// Whether `port`, one of its own, is for copies alone.
+    fn is_reserved(&self, port: PortId) -> bool {
+        self.mirrors.as_ref().is_some_and(|mirrors| mirrors.is_output(port))
+    }
+
+    /// Notes what `port` is sent where the bridge snoops.
+    fn snoop(&mut self, port: &Port) {
+        for (ports, wanted) in
+            [(&mut self.flooded, port.mcast_flood), (&mut self.reported, port.mcast_flood_reports)]
+        {
+            if wanted && let Err(at) = ports.binary_search(&port.id) {
+                ports.insert(at, port.id);
+            }
+        }
+    }
+
     /// Whether a local port carries `vlan`.
     fn has_ports(&self, vlan: Vlan) -> bool {
         !self.members(vlan).ports.is_empty() || (vlan != Vlan::UNTAGGED && !self.everywhere.is_empty())
