@@ -45,13 +45,13 @@ impl Spot {
 pub(crate) struct Moment {
     now: Instant,
     tick: u32,
-    /// The latest tick of those that have aged out, and how many there are before it.
+    /// The latest tick of those that have aged out where entries live shortest, and how many there are before it.
     aged: u32,
     span: u32,
 }
 
 impl Moment {
-    /// Whether an entry of this value has aged out.
+    /// Whether an entry of this value has aged out, or may have: where entries live longer, that is asked again.
     #[inline(always)]
     fn is_past(&self, value: Value) -> bool {
         // From another worker's clock, ahead of ours, an entry counts as young.
@@ -145,7 +145,7 @@ impl MacTable {
 
     /// This moment, for questions to this table.
     pub(crate) fn moment(&self, now: Instant) -> Moment {
-        let (tick, ageing) = (tick_of(now), self.ageing.load(Ordering::Relaxed));
+        let (tick, ageing) = (tick_of(now), self.bridges.shortest());
         Moment { now, tick, aged: tick.wrapping_sub(ageing), span: TICKS / 2 - ageing }
     }
 
@@ -188,7 +188,7 @@ impl MacTable {
                 return Look::Again;
             }
             return match found.meant.checked_sub(1) {
-                Some(port) if !now.is_past(found.value) => {
+                Some(port) if !now.is_past(found.value) || self.is_young(now, segment, found.value) => {
                     Look::Hit(Hit { slot: found.slot, value: found.value, port })
                 }
                 _ => Look::Miss,
@@ -196,6 +196,13 @@ impl MacTable {
         }
         let was_displaced = self.displaced.load(Ordering::Acquire) != displaced;
         if was_displaced || !is_same_index() { Look::Again } else { Look::Miss }
+    }
+
+    /// Whether an entry that would have aged out in some bridge lives in that of `segment`.
+    #[cold]
+    #[inline(never)]
+    fn is_young(&self, now: &Moment, segment: Segment, value: Value) -> bool {
+        !self.has_aged(segment.bridge().into(), value, now.tick)
     }
 
     /// Refreshes what was found; a slot that changed meanwhile is left alone.

@@ -7,9 +7,9 @@ use super::dress::{Admitted, admit_other, admit_plain};
 use super::edge::{Edge, Kind};
 use super::explain::Step;
 use super::guard::{self, Allowed};
-use super::rules;
 use super::topology::{BridgeState, Topology};
 use super::{Arrived, Punt, Sink, Tables};
+use super::{mirrors, rules};
 use crate::frame::Arrival;
 use crate::mac_table::Spot;
 use crate::offload::Offload;
@@ -207,6 +207,9 @@ fn ingress_other<'a, S: Sink>(
     place: &mut Option<Entered<'a>>,
     sink: &mut S,
 ) -> Result<(), DropReason> {
+    if port.is_reserved {
+        return Err(DropReason::MirrorOutput);
+    }
     let base = if tunnelled.is_some() { HEADER_LEN } else { 0 };
     let bridge = tunnelled.map_or(port.bridge, Segment::bridge);
     let frame = Candidate { port, bridge, number, base, offload, bytes };
@@ -275,25 +278,38 @@ impl<'a> Candidate<'a> {
     ) -> Result<Option<Verdict>, DropReason> {
         let port = self.port;
         let bridge = self.check(tables, None, sink)?;
-        // What the switch lets in a second time has been looked at; what it says itself is true.
-        let is_watched = S::ARRIVING && port.is_watched;
-        if let Some(rules) = &bridge.rules {
+        if port.is_reserved {
+            return Err(DropReason::MirrorOutput);
+        }
+        // What the switch lets in a second time has been looked at; what it says itself is true; what has crossed a cable
+        // was looked at where it came in.
+        let is_watched = S::ARRIVING && !S::ACROSS && port.is_watched;
+        let sets = &tables.topology.vlan_sets;
+        let admit = || match port.kind {
+            Kind::Plain => admit_plain(port, sets, bridge.config.vlan_limit, self.inner()),
+            _ => admit_other(port, sets, self.inner()),
+        };
+        let admitted = if let Some(rules) = &bridge.rules {
             if is_watched {
                 self.watch(tables.topology, sink)?;
             }
-            let unread = self.entered(tables, bridge, Admitted::UNREAD)?;
-            if let Some(verdict) = rules::follow(tables, rules, &unread, sink)? {
+            let admitted = admit();
+            let (mirrors, admitted_or_not) = match admitted {
+                Ok(admitted) => (bridge.mirrors.as_ref(), admitted),
+                Err(_) => (None, Admitted::UNREAD),
+            };
+            let frame = self.entered(tables, bridge, admitted_or_not)?;
+            if let Some(verdict) = rules::follow(tables, (rules, mirrors), &frame, sink)? {
                 return Ok(Some(verdict));
             }
-        }
-        let sets = &tables.topology.vlan_sets;
-        let admitted = match port.kind {
-            Kind::Plain => admit_plain(port, sets, bridge.config.vlan_limit, self.inner())?,
-            _ => admit_other(port, sets, self.inner())?,
+            admitted?
+        } else {
+            let admitted = admit()?;
+            if is_watched {
+                self.watch(tables.topology, sink)?;
+            }
+            admitted
         };
-        if is_watched && bridge.rules.is_none() {
-            self.watch(tables.topology, sink)?;
-        }
         self.settle(tables, bridge, admitted, place, sink)?;
         Ok(None)
     }
@@ -311,6 +327,21 @@ impl<'a> Candidate<'a> {
         let segment = Segment::new(self.bridge, admitted.vlan).ok_or(DropReason::NoSuchPort)?;
         let [src, dst] = tables.macs.spots(segment, [src, dst]);
         Ok(Entered { bridge, bytes, port, offload, src, dst, segment, admitted, base, frame })
+    }
+
+    /// The end of a frame that is kept from all; whoever looks on sees it.
+    #[cold]
+    fn kept<S: Sink>(
+        &self,
+        tables: &Tables<'a>,
+        bridge: &'a BridgeState,
+        admitted: Admitted,
+        sink: &mut S,
+    ) -> DropReason {
+        if let Ok(entered) = self.entered(tables, bridge, admitted) {
+            mirrors::copy_refused(tables, &entered, sink);
+        }
+        DropReason::ReservedGroup
     }
 
     /// What a guarded or policed port adds to the rules of its VLANs.
@@ -349,7 +380,7 @@ impl<'a> Candidate<'a> {
         sink.note(Step::Admitted { port: port.id, segment, priority: admitted.priority() });
         //= IEEE 802.1Q §8.6.3: reserved addresses are not forwarded.
         if dst.is_reserved_group() && !bridge.config.forward_bpdu {
-            return Err(DropReason::ReservedGroup);
+            return Err(self.kept(tables, bridge, admitted, sink));
         }
         let [src, dst] = tables.macs.spots(segment, [src, dst]);
         *place = Some(Entered { bridge, bytes, port, offload, src, dst, segment, admitted, base, frame });

@@ -8,14 +8,17 @@ use super::dress::{Dress, dress, dress_for_tunnel, dress_plainly};
 use super::edge::{Behind, Edge, Kind};
 use super::enter::Entered;
 use super::explain::Step;
+use super::mirrors::Copying;
+use super::multicast;
+use super::owing::{offload_of, room};
 use super::topology::Topology;
 use super::{Sink, Tables};
 use crate::frame::{Head, TxList};
 use crate::mac_table::Learned;
-use crate::offload::{self, Gso, GsoKind, Offload, partial_checksum};
+use crate::offload::{Gso, Offload};
 use crate::port::{Carries, Group, Port, PortId, Segment};
 use crate::verdict::{DropReason, Verdict, Why};
-use crate::wire::ethernet::{self, ADDRESSES_LEN};
+use crate::wire::ethernet::ADDRESSES_LEN;
 use crate::wire::neigh::{self, Message};
 use crate::wire::{flow, vlan, vxlan};
 
@@ -36,7 +39,7 @@ pub(super) fn leave<S: Sink>(
 /// For a frame that came out of a tunnel, whose offload facts are its own affair.
 #[inline(never)]
 fn leave_tunnel<S: Sink>(tables: &Tables<'_>, frame: &Entered<'_>, last: &mut Last, sink: &mut S) -> Verdict {
-    match owed(tables, frame) {
+    match offload_of(tables.topology, frame) {
         Some(offload) => pass(tables, frame, &offload, last, sink),
         None => dropped(frame, DropReason::BadOffload, sink),
     }
@@ -50,7 +53,62 @@ fn pass<S: Sink>(
     last: &mut Last,
     sink: &mut S,
 ) -> Verdict {
-    match decide(tables, frame, last, sink) {
+    if frame.bridge.is_special {
+        return pass_specially(tables, frame, offload, last, sink);
+    }
+    let decision = decide(tables, frame, last, sink);
+    carry_out(tables, frame, offload, &decision, sink)
+}
+
+/// The same in a bridge with VLANs in which all is flooded, with mirrors, or with snooping.
+#[inline(never)]
+fn pass_specially<S: Sink>(
+    tables: &Tables<'_>,
+    frame: &Entered<'_>,
+    offload: &Offload,
+    last: &mut Last,
+    sink: &mut S,
+) -> Verdict {
+    let Some(mirrors) = &frame.bridge.mirrors else {
+        return pass_unseen(tables, frame, offload, last, sink);
+    };
+    let mut copying = Copying::new(tables, mirrors, offload, sink);
+    if S::ARRIVING {
+        copying.arrived(frame);
+    }
+    pass_unseen(tables, frame, offload, last, &mut copying)
+}
+
+fn pass_unseen<S: Sink>(
+    tables: &Tables<'_>,
+    frame: &Entered<'_>,
+    offload: &Offload,
+    last: &mut Last,
+    sink: &mut S,
+) -> Verdict {
+    let decision = if frame.bridge.floods(frame.admitted.vlan) {
+        sink.note(Step::FloodVlan);
+        Decision::Flood
+    } else {
+        decide(tables, frame, last, sink)
+    };
+    match (&decision, frame.bridge.config.snooping) {
+        (Decision::Flood, Some(snooping)) if frame.dst.mac().is_group() => {
+            multicast::send(tables, frame, offload, snooping, sink)
+        }
+        _ => carry_out(tables, frame, offload, &decision, sink),
+    }
+}
+
+#[inline(always)]
+fn carry_out<S: Sink>(
+    tables: &Tables<'_>,
+    frame: &Entered<'_>,
+    offload: &Offload,
+    decision: &Decision<'_>,
+    sink: &mut S,
+) -> Verdict {
+    match *decision {
         Decision::To(port) => to(tables, frame, offload, port, sink).unwrap_or(Verdict::To(port.id)),
         Decision::Flood => flood(tables, frame, offload, sink).unwrap_or(Verdict::Flood(frame.segment)),
         Decision::Drop(reason) => dropped(frame, reason, sink),
@@ -62,48 +120,6 @@ fn pass<S: Sink>(
 fn dropped<S: Sink>(frame: &Entered<'_>, reason: DropReason, sink: &mut S) -> Verdict {
     sink.drop(Some(frame.port.id), reason);
     Verdict::Drop(reason)
-}
-
-/// What a frame owes, counted from its own first byte; `None` where that cannot be.
-pub(super) fn owed(tables: &Tables<'_>, frame: &Entered<'_>) -> Option<Offload> {
-    if frame.base == 0 {
-        return Some(*frame.offload);
-    }
-    inner_offload(tables.topology.port(frame.port.id)?, frame)
-}
-
-/// What a frame out of a tunnel owes, counted from its own first byte.
-#[inline(never)]
-fn inner_offload(port: &Port, entered: &Entered<'_>) -> Option<Offload> {
-    let (offload, frame) = (entered.offload, entered.inner());
-    if !offload.is_none() {
-        return offload.shifted(-8);
-    }
-    // A Linux peer may have left the checksum to a wire that was not there, and the cutting as well.
-    let checksum = partial_checksum(frame);
-    let gso = checksum.and_then(|_| uncut(frame, room(port.mtu, port.tunnel()?.remote.is_ipv6())));
-    Some(Offload { checksum, gso })
-}
-
-/// The facts of a TCP superframe that its sender's kernel never cut, because no wire on the way made it: a frame
-/// larger than any that could have crossed the path in one piece. Into what it should have been cut nobody says;
-/// the largest frames that fit the path are what a sender of full segments meant.
-fn uncut(frame: &[u8], room: usize) -> Option<Gso> {
-    if frame.len() <= room {
-        return None;
-    }
-    let known = |kind| Some((kind, offload::header_len(frame, kind)?));
-    let (kind, header_len) = known(GsoKind::Tcp4)
-        .or_else(|| known(GsoKind::Tcp6))
-        .filter(|(_, len)| usize::from(*len) + vlan::TAG_LEN <= offload::MAX_HEADERS_LEN)?;
-    let size = room.checked_sub(usize::from(header_len)).filter(|size| *size > 0)?;
-    Some(Gso { kind, size: u16::try_from(size).ok()?, header_len })
-}
-
-/// The longest frame that a tunnel over a path of `mtu` bytes can carry.
-fn room(mtu: u16, ipv6: bool) -> usize {
-    let overhead = if ipv6 { vxlan::OVERHEAD_IPV6 } else { vxlan::OVERHEAD_IPV4 };
-    usize::from(mtu).saturating_sub(usize::from(overhead) - ethernet::HEADER_LEN)
 }
 
 /// What the addresses say.
@@ -145,16 +161,12 @@ fn decide<'a, S: Sink>(
     last: &mut Last,
     sink: &mut S,
 ) -> Decision<'a> {
-    if frame.bridge.floods(frame.admitted.vlan) {
-        sink.note(Step::FloodVlan);
-        return Decision::Flood;
-    }
     let found = if last.is_of(frame) {
         last.found
     } else {
         let learned = sink.learn(frame);
         sink.note(Step::Learned(learned));
-        if S::ARRIVING && frame.bridge.config.neigh_suppress && punted(frame, sink) {
+        if S::ARRIVING && !S::ACROSS && frame.bridge.config.neigh_suppress && punted(frame, sink) {
             return Decision::Punt(Why::Neigh);
         }
         if frame.dst.mac().is_group() {
@@ -227,7 +239,12 @@ fn to<S: Sink>(
 /// The dress of a frame about which there is nothing to think but its VLAN's tag. Most are like that, and this is
 /// all they need; what is told to the others, [`egress`] says.
 #[inline(always)]
-fn plainly(topology: &Topology, port: &Edge, frame: &Entered<'_>, offload: &Offload) -> Option<Dress> {
+pub(super) fn plainly(
+    topology: &Topology,
+    port: &Edge,
+    frame: &Entered<'_>,
+    offload: &Offload,
+) -> Option<Dress> {
     let dress = dress_plainly(port, &topology.vlan_sets, &frame.admitted)?;
     offload.is_none().then_some(dress)
 }
@@ -241,16 +258,21 @@ fn to_by_all_rules<S: Sink>(
     sink: &mut S,
 ) -> Option<Verdict> {
     // A flood asks the segment's listeners; here the MAC table alone has spoken.
-    let carried = match port.kind {
-        Kind::Tunnel => shares(tables.topology, port, frame.segment),
-        _ => port.bridge == frame.segment.bridge(),
-    };
-    let left = if carried {
+    let left = if is_of(tables.topology, port, frame.segment) {
         egress::<false, S>(tables, port, frame, offload, sink)
     } else {
         Err(Refusal::Drop(DropReason::VlanNotOnEgress))
     };
     left.err().map(|refusal| refused(frame, port, &refusal, sink))
+}
+
+/// Whether `port` is in the bridge of `segment`, or in the tunnel's case shares it, and is not for copies alone.
+pub(super) fn is_of(topology: &Topology, port: &Edge, segment: Segment) -> bool {
+    let carried = match port.kind {
+        Kind::Tunnel => shares(topology, port, segment),
+        _ => port.bridge == segment.bridge(),
+    };
+    carried && !port.is_reserved
 }
 
 /// Whether the peer behind `port` shares `segment`.
@@ -280,16 +302,30 @@ fn refused<S: Sink>(frame: &Entered<'_>, port: &Edge, refusal: &Refusal, sink: &
 
 /// Leaves by every port of the segment but its own and its group's. `Some` when nobody heard.
 #[inline(never)]
-fn flood<S: Sink>(
+pub(super) fn flood<S: Sink>(
     tables: &Tables<'_>,
     frame: &Entered<'_>,
     offload: &Offload,
     sink: &mut S,
 ) -> Option<Verdict> {
+    let listeners = tables.topology.listeners(frame.segment);
+    spread(tables, frame, offload, listeners, DropReason::NoEgress, sink)
+}
+
+/// Leaves by all of `listeners` but its own port and its group's. Where there was nobody else, that is why it died.
+#[inline(always)]
+pub(super) fn spread<'a, S: Sink>(
+    tables: &Tables<'_>,
+    frame: &Entered<'_>,
+    offload: &Offload,
+    listeners: impl Iterator<Item = &'a Edge>,
+    nobody: DropReason,
+    sink: &mut S,
+) -> Option<Verdict> {
     let topology = tables.topology;
     let (mut heard, mut horizon) = (false, false);
     let (mut too_big, mut refused) = (None, None);
-    for port in topology.listeners(frame.segment) {
+    for port in listeners {
         if port.id == frame.port.id {
             continue;
         }
@@ -335,17 +371,17 @@ fn flood<S: Sink>(
     if let Some((_, reason)) = refused {
         return Some(Verdict::Drop(reason));
     }
-    let reason = if horizon { DropReason::SplitHorizon } else { DropReason::NoEgress };
+    let reason = if horizon { DropReason::SplitHorizon } else { nobody };
     sink.drop(Some(frame.port.id), reason);
     Some(Verdict::Drop(reason))
 }
 
 /// Whether a frame that many should hear dies of it at one port alone, where it has been counted.
-const fn is_of_port(reason: DropReason) -> bool {
+pub(super) const fn is_of_port(reason: DropReason) -> bool {
     matches!(reason, DropReason::PolicedEgress | DropReason::LinkDown | DropReason::PatchLoop)
 }
 
-enum Refusal {
+pub(super) enum Refusal {
     Drop(DropReason),
     /// As [`Why::TooBig`] says it.
     TooBig {
@@ -354,7 +390,7 @@ enum Refusal {
 }
 
 #[inline(never)]
-fn egress<const MANY: bool, S: Sink>(
+pub(super) fn egress<const MANY: bool, S: Sink>(
     tables: &Tables<'_>,
     port: &Edge,
     frame: &Entered<'_>,
@@ -388,7 +424,7 @@ pub(super) fn output<S: Sink>(
 
 /// Leaves by a port with VLANs of its own, whatever is behind it.
 #[inline(always)]
-fn in_dress<const MANY: bool, S: Sink>(
+pub(super) fn in_dress<const MANY: bool, S: Sink>(
     tables: &Tables<'_>,
     port: &Edge,
     frame: &Entered<'_>,
@@ -488,7 +524,7 @@ fn into_datagram<const MANY: bool, S: Sink>(
 }
 
 #[inline(always)]
-fn shifted(offload: &Offload, by: i32) -> Result<Offload, Refusal> {
+pub(super) fn shifted(offload: &Offload, by: i32) -> Result<Offload, Refusal> {
     if offload.is_none() {
         return Ok(Offload::NONE);
     }

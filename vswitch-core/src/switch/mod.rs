@@ -15,13 +15,18 @@ mod explain;
 mod guard;
 mod inside;
 mod leave;
+mod mirrors;
+mod multicast;
+mod owing;
 mod rules;
 mod sending;
 mod topology;
 
-pub use counters::{Counters, PortCounters};
+pub use counters::{Counters, MirrorCount, PortCounters};
 pub use explain::{Explanation, Output, Step};
 pub use guard::{Allowed, Breach};
+pub use mirrors::{Mirror, MirrorTo};
+pub use multicast::{Groups, Snooping};
 pub use rules::{Rule, RuleAction, RuleCount, RuleMatch, RuleVlan};
 pub use topology::{Bridge, Topology, TopologyError};
 
@@ -88,6 +93,7 @@ pub struct Worker {
     events: Vec<StationEvent>,
     punts: Vec<Punt>,
     crossings: Crossings,
+    groups: Arc<Groups>,
 }
 
 impl Worker {
@@ -97,14 +103,22 @@ impl Worker {
         let mut counters = Counters::default();
         counters.grow(topology.port_numbers());
         counters.grow_rules(topology.rule_ids());
+        counters.grow_mirrors(topology.mirror_numbers());
         let (events, punts) = (Vec::with_capacity(EVENTS), Vec::new());
-        Self { topology, macs, counters, events, punts, crossings: Crossings::new() }
+        let (crossings, groups) = (Crossings::new(), Arc::default());
+        Self { topology, macs, counters, events, punts, crossings, groups }
+    }
+
+    /// Takes who has joined which multicast group, between two batches; read in bridges that snoop.
+    pub fn set_groups(&mut self, groups: Arc<Groups>) {
+        self.groups = groups;
     }
 
     /// Takes a new configuration, between two batches; the old one is let go.
     pub fn apply(&mut self, topology: Arc<Topology>, macs: Arc<MacTable>) {
         self.counters.grow(topology.port_numbers());
         self.counters.grow_rules(topology.rule_ids());
+        self.counters.grow_mirrors(topology.mirror_numbers());
         self.topology = topology;
         self.macs = macs;
     }
@@ -154,7 +168,7 @@ impl Worker {
         self.punts.clear();
         self.crossings.restart();
         let (clock, now) = (now, self.macs.moment(now));
-        let tables = &Tables { topology: &self.topology, macs: &self.macs, now };
+        let tables = &Tables { topology: &self.topology, macs: &self.macs, groups: &self.groups, now };
         let mut sink = Sending::<ARRIVING> {
             macs: &self.macs,
             clock,
@@ -194,7 +208,12 @@ impl Worker {
     /// cannot tell: an entry that learning the source would push out of a full table is still found.
     #[must_use]
     pub fn explain(&self, now: Instant, arrival: Arrival, bytes: &[u8]) -> Explanation {
-        let tables = Tables { topology: &self.topology, macs: &self.macs, now: self.macs.moment(now) };
+        let tables = Tables {
+            topology: &self.topology,
+            macs: &self.macs,
+            groups: &self.groups,
+            now: self.macs.moment(now),
+        };
         explain::explain(&tables, now, arrival, bytes)
     }
 }
@@ -237,6 +256,8 @@ type Arrived<'a> = (&'a Arrival, &'a Offload, &'a [u8]);
 trait Sink {
     /// Whether the frames come from outside just now, and not a second time or from the switch itself.
     const ARRIVING: bool;
+    /// Whether they have crossed cables.
+    const ACROSS: bool = false;
     /// Where all marks are left in the end: the sink itself, but for a frame that has crossed cables.
     type Base: Sink;
     /// That one, and how `frame` is found in what arrived.
@@ -245,6 +266,8 @@ trait Sink {
     fn matched(&mut self, rule: u32, bytes: usize);
     /// What is known of the frames that cross cables.
     fn crossings(&mut self) -> &mut Crossings;
+    /// The frame leaves by this end of a cable, which is told before it arrives at the other.
+    fn departs(&mut self, _port: PortId, _frame: &Entered<'_>) {}
     /// A frame of so many bytes leaves by one end of a cable and arrives at the other.
     fn crossed(&mut self, from: PortId, to: PortId, bytes: usize);
     /// A thing that happened, for whoever writes it down.
@@ -256,6 +279,8 @@ trait Sink {
     fn admits(&mut self, policer: &Policer, bytes: usize) -> bool;
     fn drop(&mut self, port: Option<PortId>, reason: DropReason);
     fn punt(&mut self, punt: Punt);
+    /// A frame of so many bytes was copied by the mirror of this number.
+    fn mirrored(&mut self, id: u32, bytes: usize);
     /// The frame leaves by `port` in this dress; by others too, if `many`.
     fn emit<const MANY: bool>(
         &mut self,
@@ -280,6 +305,7 @@ trait Sink {
 struct Tables<'a> {
     topology: &'a Topology,
     macs: &'a MacTable,
+    groups: &'a Groups,
     now: Moment,
 }
 

@@ -98,6 +98,10 @@ impl<const ARRIVING: bool> Sink for Sending<'_, ARRIVING> {
         self.punts.push(punt);
     }
 
+    fn mirrored(&mut self, id: u32, bytes: usize) {
+        self.counters.mirrored(id, bytes as u64);
+    }
+
     #[inline(always)]
     fn emit<const MANY: bool>(
         &mut self,
@@ -128,6 +132,7 @@ impl<const ARRIVING: bool> Sink for Sending<'_, ARRIVING> {
         entropy: u32,
     ) {
         let inner = frame.inner();
+        let len = u32::try_from(inner.len()).unwrap_or(u32::MAX);
         let bytes =
             |range: Range<u32>| inner.get(range.start as usize..range.end as usize).unwrap_or_default();
         let vxlan = dress.vni.map(vxlan::header);
@@ -135,9 +140,9 @@ impl<const ARRIVING: bool> Sink for Sending<'_, ARRIVING> {
         let addresses = if dress.from > 0 { inner.get(..ADDRESSES_LEN).unwrap_or_default() } else { &[] };
         let tag = dress.tag.bytes();
         let tag = if dress.tag.is_some() { &tag[..] } else { &[] };
-        let head = self.tx.head(&[vxlan, addresses, tag, bytes(dress.from..origin.split)]);
+        let head = self.tx.head(&[vxlan, addresses, tag, bytes(dress.from..origin.split.min(len))]);
         let from = origin.at + dress.from.saturating_sub(origin.split);
-        let range = TxRange { frame: frame.frame, from, to: origin.end };
+        let range = TxRange { frame: frame.frame, from, to: origin.at + len.saturating_sub(origin.split) };
         self.tx.push_one(port, head.unwrap_or(Head::NONE), range, offload, entropy);
     }
 }

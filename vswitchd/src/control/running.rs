@@ -312,7 +312,7 @@ fn bridge(config: &Config) -> Bridge {
         vlan_limit: if config.switch.vlan_limit == 1 { 1 } else { 2 },
         vnis: config.vnis().collect(),
         neigh_suppress: config.switch.neigh_suppress,
-        rules: None,
+        ..Bridge::default()
     }
 }
 
