@@ -270,48 +270,64 @@ impl<'a> Candidate<'a> {
     }
 
     /// [`ingress_by_all_rules`]; `Some` where the bridge's rules are its end.
+    #[inline(always)]
     fn ask_all<S: Sink>(
         &self,
         tables: &Tables<'a>,
         place: &mut Option<Entered<'a>>,
         sink: &mut S,
     ) -> Result<Option<Verdict>, DropReason> {
-        let port = self.port;
         let bridge = self.check(tables, None, sink)?;
-        if port.is_reserved {
+        if self.port.is_reserved {
             return Err(DropReason::MirrorOutput);
         }
-        // What the switch lets in a second time has been looked at; what it says itself is true; what has crossed a cable
-        // was looked at where it came in.
-        let is_watched = S::ARRIVING && !S::ACROSS && port.is_watched;
-        let sets = &tables.topology.vlan_sets;
-        let admit = || match port.kind {
-            Kind::Plain => admit_plain(port, sets, bridge.config.vlan_limit, self.inner()),
-            _ => admit_other(port, sets, self.inner()),
-        };
-        let admitted = if let Some(rules) = &bridge.rules {
-            if is_watched {
-                self.watch(tables.topology, sink)?;
-            }
-            let admitted = admit();
-            let (mirrors, admitted_or_not) = match admitted {
-                Ok(admitted) => (bridge.mirrors.as_ref(), admitted),
-                Err(_) => (None, Admitted::UNREAD),
-            };
-            let frame = self.entered(tables, bridge, admitted_or_not)?;
-            if let Some(verdict) = rules::follow(tables, (rules, mirrors), &frame, sink)? {
-                return Ok(Some(verdict));
-            }
-            admitted?
-        } else {
-            let admitted = admit()?;
-            if is_watched {
-                self.watch(tables.topology, sink)?;
-            }
-            admitted
-        };
+        if self.port.has_rules {
+            return self.ask_rules(tables, bridge, place, sink);
+        }
+        let admitted = self.admit(tables, bridge)?;
+        self.watch_once(tables, sink)?;
         self.settle(tables, bridge, admitted, place, sink)?;
         Ok(None)
+    }
+
+    /// The same in a bridge that has rules.
+    #[inline(never)]
+    fn ask_rules<S: Sink>(
+        &self,
+        tables: &Tables<'a>,
+        bridge: &'a BridgeState,
+        place: &mut Option<Entered<'a>>,
+        sink: &mut S,
+    ) -> Result<Option<Verdict>, DropReason> {
+        self.watch_once(tables, sink)?;
+        let admitted = self.admit(tables, bridge);
+        // Rules are asked for every frame; what is in no VLAN is nothing to copy.
+        let mirrors = bridge.mirrors.as_ref().filter(|_| admitted.is_ok());
+        let frame = self.entered(tables, bridge, admitted.unwrap_or(Admitted::UNREAD))?;
+        if let Some(rules) = &bridge.rules
+            && let Some(verdict) = rules::follow(tables, (rules, mirrors), &frame, sink)?
+        {
+            return Ok(Some(verdict));
+        }
+        self.settle(tables, bridge, admitted?, place, sink)?;
+        Ok(None)
+    }
+
+    #[inline(always)]
+    fn admit(&self, tables: &Tables<'a>, bridge: &BridgeState) -> Result<Admitted, DropReason> {
+        let (port, sets) = (self.port, &tables.topology.vlan_sets);
+        match port.kind {
+            Kind::Plain => admit_plain(port, sets, bridge.config.vlan_limit, self.inner()),
+            _ => admit_other(port, sets, self.inner()),
+        }
+    }
+
+    /// [`Self::watch`], where that is due: what the switch lets in a second time has been looked at; what it says itself is
+    /// true; what has crossed a cable was looked at where it came in.
+    #[inline(always)]
+    fn watch_once<S: Sink>(&self, tables: &Tables<'a>, sink: &mut S) -> Result<(), DropReason> {
+        let is_due = S::ARRIVING && !S::ACROSS && self.port.is_watched;
+        if is_due { self.watch(tables.topology, sink) } else { Ok(()) }
     }
 
     /// The frame with these tags, wherever it may go.
