@@ -54,6 +54,7 @@ pub fn topology(spec: &Spec) -> Topology {
             vlan_limit: bridge.vlan_limit,
             neigh_suppress: bridge.neigh_suppress,
             vnis: bridge.vnis.clone(),
+            rules: bridge.rules.clone(),
             ..Bridge::default()
         })
         .collect();

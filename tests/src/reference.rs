@@ -17,6 +17,7 @@ use std::net::IpAddr;
 use vswitch_core::port::{
     Attachment, Carries, Group, InnerVlan, Port, PortId, PriorityTags, Tunnel, VlanSet,
 };
+use vswitch_core::switch::Rule;
 use vswitch_core::verdict::{DropReason, Why};
 use vswitch_core::wire::ethernet::{MAX_FRAME_LEN, Mac};
 use vswitch_core::wire::vlan::{Priority, TPID_CTAG, TPID_STAG, Tag, Vlan};
@@ -35,6 +36,8 @@ pub struct BridgeSpec {
     pub neigh_suppress: bool,
     /// The VNI of each VLAN that has one.
     pub vnis: BTreeMap<Vlan, Vni>,
+    /// Rules before the normal way; the naive switch does not know them.
+    pub rules: Option<Vec<Rule>>,
 }
 
 impl Default for BridgeSpec {
@@ -45,6 +48,7 @@ impl Default for BridgeSpec {
             vlan_limit: 1,
             neigh_suppress: false,
             vnis: BTreeMap::new(),
+            rules: None,
         }
     }
 }

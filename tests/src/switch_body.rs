@@ -75,6 +75,7 @@ fn some_bridge(choices: &mut Choices<'_>, number: usize) -> BridgeSpec {
         flood_vlans: flooded.into_iter().collect(),
         vlan_limit: if bits & 0x40 != 0 { 2 } else { 1 },
         neigh_suppress: named & 0x80 != 0,
+        rules: None,
         vnis: (0..)
             .zip(VLANS)
             .filter(|(at, _)| named >> at & 1 == 0)

@@ -51,6 +51,10 @@ fn the_core_does_what_the_reference_does_in_every_random_run() {
                 | DropReason::RouterAdvertisement
                 | DropReason::Policed
                 | DropReason::PolicedEgress
+                // Of patch ports and of rules.
+                | DropReason::PatchLoop
+                | DropReason::NoFlow
+                | DropReason::FlowDrop
         );
         assert!(elsewhere || runs < 400 || all.contains_key(reason.name()), "{reason} never came");
     }

@@ -190,6 +190,8 @@ pub enum Verdict {
     To(PortId),
     /// It leaves by every other port of its segment.
     Flood(Segment),
+    /// It leaves as the bridge's rule of this id says, and as by no other.
+    Rule(u32),
     /// It is not carried.
     Drop(DropReason),
     /// It goes to the slow path.

@@ -177,6 +177,13 @@ impl Counters {
         }
     }
 
+    pub(crate) fn matched(&mut self, rule: u32, bytes: u64) {
+        if let Some(count) = usize::try_from(rule).ok().and_then(|id| self.rules.get_mut(id)) {
+            count.frames += 1;
+            count.bytes += bytes;
+        }
+    }
+
     /// Makes room for port numbers below `ports`; none is ever taken away.
     pub(crate) fn grow(&mut self, ports: usize) {
         if self.passed.len() < ports {

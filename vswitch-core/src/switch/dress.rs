@@ -116,6 +116,15 @@ pub(crate) struct Admitted {
 }
 
 impl Admitted {
+    /// A frame whose tags nobody has looked at: all of it is payload.
+    pub(crate) const UNREAD: Self = Self {
+        vlan: Vlan::UNTAGGED,
+        tpid: 0,
+        worn: MaybeTag::NONE,
+        inner: MaybeTag::NONE,
+        inner_read: false,
+    };
+
     /// Whether it arrived with a tag that is the VLAN's own.
     pub(crate) const fn is_tagged(&self) -> bool {
         self.worn.is_some()

@@ -18,8 +18,19 @@ pub(crate) enum Kind {
     Plain,
     /// 802.1Q tunnel: all tags are the customer's.
     Customer,
-    /// A remote node.
+    /// A remote node that shares segments under their VNIs.
     Tunnel,
+}
+
+/// What is behind a port that has VLANs of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Behind {
+    /// Something that takes frames.
+    Link,
+    /// A remote node: an ordinary tunnel.
+    Underlay,
+    /// Another port, at the other end of a cable.
+    Cable,
 }
 
 /// No VLAN, where one is compared with.
@@ -44,11 +55,12 @@ pub(crate) struct Edge {
     pub(crate) bridge: u8,
     pub(crate) group: Group,
     pub(crate) kind: Kind,
+    pub(crate) behind: Behind,
     pub(crate) shows: PriorityTags,
     pub(crate) is_access: bool,
-    /// An access port or trunk that shows no priority tags and takes whatever there is.
+    /// An access port or trunk with a link behind it that shows no priority tags and takes whatever there is.
     pub(crate) is_simple: bool,
-    /// An access port or trunk from which whatever its VLANs allow is let in.
+    /// An access port or trunk from which whatever its VLANs allow is let in, and no rules are asked.
     pub(crate) enters_plainly: bool,
     /// Not a tunnel, and guarded or policed where frames enter.
     pub(crate) is_watched: bool,
@@ -56,6 +68,8 @@ pub(crate) struct Edge {
     pub(crate) is_policed: bool,
     /// Reserved for the copies of a mirror.
     pub(crate) is_reserved: bool,
+    /// Its bridge has rules.
+    pub(crate) has_rules: bool,
     pub(crate) inner_vlan: InnerVlan,
 }
 
@@ -70,6 +84,7 @@ impl Edge {
         bridge: 0,
         group: Group::NONE,
         kind: Kind::Absent,
+        behind: Behind::Link,
         shows: PriorityTags::No,
         is_access: false,
         is_simple: false,
@@ -77,27 +92,34 @@ impl Edge {
         is_watched: false,
         is_policed: false,
         is_reserved: false,
+        has_rules: false,
         inner_vlan: InnerVlan::Strip,
     };
 
     pub(crate) fn new(port: &Port, sets: &mut VlanSets) -> Self {
         let (bridge, group, shows) = (port.bridge, port.group, port.priority_tags);
         let is_local = port.tunnel().is_none();
-        let is_plain = matches!(port.attachment, Attachment::Access(_) | Attachment::Trunk { .. });
+        let is_plain = matches!(port.attached(), Attachment::Access(_) | Attachment::Trunk { .. });
         let is_watched = is_local && (port.guard.is_some() || port.policers.ingress.is_some());
         let is_policed = is_local && port.policers.egress.is_some();
+        let behind = match port.patch {
+            _ if !is_local => Behind::Underlay,
+            Some(_) => Behind::Cable,
+            None => Behind::Link,
+        };
         let edge = Self {
             id: port.id,
+            behind,
             bridge,
             group,
             shows,
-            is_simple: is_plain && shows == PriorityTags::No && !is_policed,
+            is_simple: is_plain && behind == Behind::Link && shows == PriorityTags::No && !is_policed,
             enters_plainly: is_plain && !is_watched,
             is_watched,
             is_policed,
             ..Self::ABSENT
         };
-        match &port.attachment {
+        match port.attached() {
             Attachment::Access(vlan) => {
                 let own = vlan.get();
                 let by_untagged = [Vlan::UNTAGGED, *vlan];
@@ -125,6 +147,11 @@ impl Edge {
     /// The same port when a mirror's copies go there: nothing is simple about it any more.
     pub(crate) const fn reserved(self) -> Self {
         Self { is_reserved: true, is_simple: false, enters_plainly: false, ..self }
+    }
+
+    /// What arrives is asked for its bridge's rules.
+    pub(crate) const fn follow_rules(&mut self) {
+        (self.has_rules, self.enters_plainly) = (true, false);
     }
 
     /// The VLAN of a frame that arrives at an access port or trunk with this VID, 0 without a tag.

@@ -7,7 +7,10 @@ use super::dress::{Admitted, admit_other, admit_plain};
 use super::edge::{Edge, Kind};
 use super::explain::Step;
 use super::guard::{self, Allowed};
-use super::mirrors;
+use super::leave::{Last, owed};
+use super::mirrors::{self, Copying, Mirrors};
+use super::rules::{self, Rules};
+use super::special::pass_unseen;
 use super::topology::{BridgeState, Topology};
 use super::{Arrived, Punt, Sink, Tables};
 use crate::frame::Arrival;
@@ -15,7 +18,7 @@ use crate::mac_table::Spot;
 use crate::offload::Offload;
 use crate::port::{Carries, Port, PortId, Segment};
 use crate::verdict::{DropReason, Verdict, Why};
-use crate::wire::ethernet::{self, ADDRESSES_LEN, MAX_FRAME_LEN, Mac};
+use crate::wire::ethernet::{self, ADDRESSES_LEN, MAX_FRAME_LEN};
 use crate::wire::{probe, vlan, vxlan};
 use core::net::IpAddr;
 
@@ -69,7 +72,7 @@ pub(super) fn enter<'a, S: Sink>(
     place: &mut Option<Entered<'a>>,
     sink: &mut S,
 ) -> Result<(), Verdict> {
-    let (arrival, _, bytes) = arrived;
+    let (arrival, offload, bytes) = arrived;
     match *arrival {
         Arrival::Port(id) => {
             let Some(port) = tables.topology.edge(id) else {
@@ -78,14 +81,21 @@ pub(super) fn enter<'a, S: Sink>(
             sink.received(id, bytes.len());
             let entered = if port.enters_plainly {
                 ingress_plain(tables, port, number, arrived, place, sink)
-            } else if port.is_watched && !port.is_reserved {
-                ingress_watched(tables, port, number, arrived, place, sink)
+            } else if port.is_watched | port.has_rules {
+                return ingress_by_all_rules(tables, (port, 0), number, (offload, bytes), place, sink);
             } else {
                 ingress_other(tables, (port, None), number, arrived, place, sink)
             };
             entered.map_err(|reason| dropped(Some(id), reason, sink))
         }
-        Arrival::Underlay { remote, .. } => from_underlay(tables, remote, number, arrived, place, sink),
+        Arrival::Underlay { remote, .. } => {
+            if !tables.topology.insides.is_empty()
+                && let Some(entered) = from_inside(tables, number, arrived, place, sink)
+            {
+                return entered;
+            }
+            from_underlay(tables, remote, number, arrived, place, sink)
+        }
     }
 }
 
@@ -93,6 +103,41 @@ pub(super) fn enter<'a, S: Sink>(
 fn dropped<S: Sink>(port: Option<PortId>, reason: DropReason, sink: &mut S) -> Verdict {
     sink.drop(port, reason);
     Verdict::Drop(reason)
+}
+
+/// A journey that begins in an ordinary tunnel; `None` for a datagram that belongs to none, which may be a peer's.
+#[inline(never)]
+fn from_inside<'a, S: Sink>(
+    tables: &Tables<'a>,
+    number: u32,
+    arrived: Arrived<'a>,
+    place: &mut Option<Entered<'a>>,
+    sink: &mut S,
+) -> Option<Result<(), Verdict>> {
+    let (arrival, offload, bytes) = arrived;
+    let Arrival::Underlay { local, remote, udp_port } = *arrival else { return None };
+    let topology = tables.topology;
+    let header = vxlan::Header::parse(bytes);
+    let vni = header.filter(|header| header.has_vni()).map(vxlan::Header::vni);
+    let found = vni.and_then(|vni| topology.insides.find(remote, local, udp_port, vni));
+    let Some(edge) = found.and_then(|id| topology.edge(id)) else {
+        if !topology.insides.knows(remote) || topology.peer(remote).is_some() {
+            return None;
+        }
+        let reason = match (header, vni) {
+            (None, _) => DropReason::VxlanShort,
+            (_, None) => DropReason::VxlanNoVni,
+            _ => DropReason::UnknownVni,
+        };
+        return Some(Err(dropped(None, reason, sink)));
+    };
+    sink.received(edge.id, bytes.len().saturating_sub(vxlan::HEADER_LEN));
+    let is_strict = topology.port(edge.id).and_then(Port::tunnel).is_some_and(|tunnel| tunnel.strict);
+    Some(if is_strict && !header.is_some_and(vxlan::Header::reserved_is_zero) {
+        Err(dropped(Some(edge.id), DropReason::VxlanReserved, sink))
+    } else {
+        ingress_by_all_rules(tables, (edge, HEADER_LEN), number, (offload, bytes), place, sink)
+    })
 }
 
 /// A journey that begins in a tunnel. Apart, because a frame from a port should not pay for it.
@@ -179,28 +224,23 @@ fn ingress_other<'a, S: Sink>(
     frame.settle(tables, bridge, admitted, place, sink)
 }
 
-/// The same for a port that is guarded or policed, whatever its VLANs.
+/// The same for a port with VLANs of its own, of whatever kind it is and whatever else is asked there; `base` is where
+/// the frame begins. A frame that ends here has been counted.
 #[inline(never)]
-fn ingress_watched<'a, S: Sink>(
+pub(super) fn ingress_by_all_rules<'a, S: Sink>(
     tables: &Tables<'a>,
-    port: &'a Edge,
+    (port, base): (&'a Edge, u32),
     number: u32,
-    (_, offload, bytes): Arrived<'a>,
+    (offload, bytes): (&'a Offload, &'a [u8]),
     place: &mut Option<Entered<'a>>,
     sink: &mut S,
-) -> Result<(), DropReason> {
-    let frame = Candidate { port, bridge: port.bridge, number, base: 0, offload, bytes };
-    let bridge = frame.check(tables, None, sink)?;
-    let sets = &tables.topology.vlan_sets;
-    let admitted = match port.kind {
-        Kind::Plain => admit_plain(port, sets, bridge.config.vlan_limit, bytes)?,
-        _ => admit_other(port, sets, bytes)?,
-    };
-    // What the switch lets in a second time has been looked at; what it says itself is true.
-    if S::ARRIVING {
-        frame.watch(tables.topology, sink)?;
+) -> Result<(), Verdict> {
+    let frame = Candidate { port, bridge: port.bridge, number, base, offload, bytes };
+    match frame.ask_all(tables, place, sink) {
+        Ok(None) => Ok(()),
+        Ok(Some(verdict)) => Err(verdict),
+        Err(reason) => Err(dropped(Some(port.id), reason, sink)),
     }
-    frame.settle(tables, bridge, admitted, place, sink)
 }
 
 impl<'a> Candidate<'a> {
@@ -218,8 +258,10 @@ impl<'a> Candidate<'a> {
         sink: &mut S,
     ) -> Result<&'a BridgeState, DropReason> {
         sink.note(Step::Arrived { port: self.port.id, len: self.bytes.len() });
-        if let (Some(segment), Some(vni)) = (tunnelled, tunnelled.and_then(|s| tables.topology.vni_of(s))) {
-            sink.note(Step::Decapsulated { vni, segment });
+        if self.base != 0
+            && let Some(header) = vxlan::Header::parse(self.bytes)
+        {
+            sink.note(Step::Decapsulated { vni: header.vni(), segment: tunnelled });
         }
         let frame = self.inner();
         if frame.len() > MAX_FRAME_LEN {
@@ -228,6 +270,55 @@ impl<'a> Candidate<'a> {
         let (dst, src) = ethernet::addresses(frame).ok_or(DropReason::ShortFrame)?;
         sink.note(Step::Addresses { dst, src, tag: vlan::tag_at(frame, ADDRESSES_LEN) });
         tables.topology.bridge(self.bridge).ok_or(DropReason::NoSuchPort)
+    }
+
+    /// [`ingress_by_all_rules`]; `Some` where the bridge's rules are its end.
+    fn ask_all<S: Sink>(
+        &self,
+        tables: &Tables<'a>,
+        place: &mut Option<Entered<'a>>,
+        sink: &mut S,
+    ) -> Result<Option<Verdict>, DropReason> {
+        let port = self.port;
+        if port.is_reserved {
+            return Err(DropReason::MirrorOutput);
+        }
+        let bridge = self.check(tables, None, sink)?;
+        // What the switch lets in a second time has been looked at; what it says itself is true.
+        let is_watched = S::ARRIVING && port.is_watched;
+        if let Some(rules) = &bridge.rules {
+            if is_watched {
+                self.watch(tables.topology, sink)?;
+            }
+            if let Some(mirrors) = &bridge.mirrors {
+                return self.follow_seen(tables, bridge, (rules, mirrors), sink).map(Some);
+            }
+            let unread = self.entered(tables, bridge, Admitted::UNREAD)?;
+            if let Some(verdict) = rules::follow(tables, rules, &unread, sink)? {
+                return Ok(Some(verdict));
+            }
+        }
+        let admitted = self.admit(tables, bridge)?;
+        if is_watched && bridge.rules.is_none() {
+            self.watch(tables.topology, sink)?;
+        }
+        self.settle(tables, bridge, admitted, place, sink)?;
+        Ok(None)
+    }
+
+    /// The frame with these tags, wherever it may go.
+    #[inline(always)]
+    fn entered(
+        &self,
+        tables: &Tables<'a>,
+        bridge: &'a BridgeState,
+        admitted: Admitted,
+    ) -> Result<Entered<'a>, DropReason> {
+        let Self { port, number: frame, base, offload, bytes, .. } = *self;
+        let (dst, src) = ethernet::addresses(self.inner()).ok_or(DropReason::ShortFrame)?;
+        let segment = Segment::new(self.bridge, admitted.vlan).ok_or(DropReason::NoSuchPort)?;
+        let [src, dst] = tables.macs.spots(segment, [src, dst]);
+        Ok(Entered { bridge, bytes, port, offload, src, dst, segment, admitted, base, frame })
     }
 
     /// What a guarded or policed port adds to the rules of its VLANs.
@@ -266,7 +357,7 @@ impl<'a> Candidate<'a> {
         sink.note(Step::Admitted { port: port.id, segment, priority: admitted.priority() });
         //= IEEE 802.1Q §8.6.3: reserved addresses are not forwarded.
         if dst.is_reserved_group() && !bridge.config.forward_bpdu {
-            return Err(self.kept(tables, bridge, (segment, admitted), [src, dst], sink));
+            return Err(self.kept(tables, bridge, admitted, sink));
         }
         let [src, dst] = tables.macs.spots(segment, [src, dst]);
         *place = Some(Entered { bridge, bytes, port, offload, src, dst, segment, admitted, base, frame });
@@ -281,15 +372,49 @@ impl<'a> Candidate<'a> {
         &self,
         tables: &Tables<'a>,
         bridge: &'a BridgeState,
-        (segment, admitted): (Segment, Admitted),
-        addresses: [Mac; 2],
+        admitted: Admitted,
         sink: &mut S,
     ) -> DropReason {
-        let Self { port, number: frame, base, offload, bytes, .. } = *self;
-        let [src, dst] = tables.macs.spots(segment, addresses);
-        let entered = Entered { bridge, bytes, port, offload, src, dst, segment, admitted, base, frame };
-        mirrors::copy_refused(tables.topology, &entered, sink);
+        if let Ok(entered) = self.entered(tables, bridge, admitted) {
+            mirrors::copy_refused(tables, &entered, sink);
+        }
         DropReason::ReservedGroup
+    }
+
+    /// What the VLANs of its port say.
+    fn admit(&self, tables: &Tables<'a>, bridge: &BridgeState) -> Result<Admitted, DropReason> {
+        let sets = &tables.topology.vlan_sets;
+        match self.port.kind {
+            Kind::Plain => admit_plain(self.port, sets, bridge.config.vlan_limit, self.inner()),
+            _ => admit_other(self.port, sets, self.inner()),
+        }
+    }
+
+    /// The whole journey in a bridge with rules and mirrors: what looks on sees it by its VLAN, whatever the rules send
+    /// where, and once.
+    #[inline(never)]
+    fn follow_seen<S: Sink>(
+        &self,
+        tables: &Tables<'a>,
+        bridge: &'a BridgeState,
+        (rules, mirrors): (&Rules, &Mirrors),
+        sink: &mut S,
+    ) -> Result<Verdict, DropReason> {
+        let unread = self.entered(tables, bridge, Admitted::UNREAD)?;
+        let offload = owed(tables, &unread).ok_or(DropReason::BadOffload)?;
+        let admitted = self.admit(tables, bridge);
+        let shown = admitted.and_then(|admitted| self.entered(tables, bridge, admitted));
+        let mut copying = Copying::new(tables, mirrors, shown.ok(), &offload, sink);
+        if S::IS_NEW {
+            copying.arrived();
+        }
+        if let Some(verdict) = rules::follow(tables, rules, &unread, &mut copying)? {
+            return Ok(verdict);
+        }
+        let mut place = None;
+        self.settle(tables, bridge, admitted?, &mut place, &mut copying)?;
+        let entered = place.ok_or(DropReason::NoSuchPort)?;
+        Ok(pass_unseen(tables, &entered, &offload, &mut Last::nothing(), &mut copying))
     }
 }
 

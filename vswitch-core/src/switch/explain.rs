@@ -2,6 +2,7 @@
 //!
 //! It holds nothing that can change a table, a counter or a queue.
 
+use super::cross::{Crossings, Origin};
 use super::dress::Dress;
 use super::enter::Entered;
 use super::guard::{Allowed, Breach};
@@ -36,8 +37,8 @@ pub enum Step {
     Decapsulated {
         /// Its VNI.
         vni: Vni,
-        /// The segment of that name.
-        segment: Segment,
+        /// The segment of that name; none where the VNI is an ordinary tunnel's, and the tags inside say the VLAN.
+        segment: Option<Segment>,
     },
     /// Its addresses and outermost tag.
     Addresses {
@@ -92,6 +93,18 @@ pub enum Step {
         /// The VNI, into a tunnel.
         vni: Option<Vni>,
     },
+    /// A rule of the bridge says what becomes of it.
+    Matched {
+        /// The rule's id.
+        rule: u32,
+    },
+    /// It leaves by one end of a cable between patch ports, to arrive at the other.
+    Crossed {
+        /// The end it leaves by.
+        from: PortId,
+        /// The end it arrives at.
+        to: PortId,
+    },
     /// A port of the segment that does not take it.
     Refused {
         /// The port.
@@ -142,9 +155,10 @@ impl Step {
         };
         match self {
             Self::Arrived { port, len } => write!(f, "arrived on port {}, {len} bytes", name(*port)),
-            Self::Decapsulated { vni, segment } => {
+            Self::Decapsulated { vni, segment: Some(segment) } => {
                 write!(f, "decapsulated: VNI {vni} is VLAN {}", segment.vlan())
             }
+            Self::Decapsulated { vni, segment: None } => write!(f, "decapsulated: VNI {vni}"),
             Self::Addresses { dst, src, tag } => {
                 write!(f, "from {src} to {dst}, ")?;
                 tagged(f, tag)
@@ -189,6 +203,10 @@ impl Step {
                     tagged(f, tag)?;
                 }
                 Ok(())
+            }
+            Self::Matched { rule } => write!(f, "matches rule {rule}"),
+            Self::Crossed { from, to } => {
+                write!(f, "crosses from patch port {} to patch port {}", name(*from), name(*to))
             }
             Self::Refused { port, reason } => write!(f, "not by port {}: {}", name(*port), reason.text()),
             Self::Dropped { port: Some(port), reason } => {
@@ -302,13 +320,20 @@ struct Writing<'a> {
     now: Instant,
     steps: Vec<Step>,
     outputs: Vec<Output>,
+    crossings: Crossings,
     /// For heads alone.
     tx: TxList,
 }
 
 pub(super) fn explain(tables: &Tables<'_>, now: Instant, arrival: Arrival, bytes: &[u8]) -> Explanation {
-    let mut sink =
-        Writing { macs: tables.macs, now, steps: Vec::new(), outputs: Vec::new(), tx: TxList::new() };
+    let mut sink = Writing {
+        macs: tables.macs,
+        now,
+        steps: Vec::new(),
+        outputs: Vec::new(),
+        crossings: Crossings::new(),
+        tx: TxList::new(),
+    };
     let arrived = (&arrival, &Offload::NONE, bytes);
     let verdict = journey(tables, arrived, &mut sink);
     Explanation { steps: sink.steps, verdict, outputs: sink.outputs }
@@ -316,6 +341,23 @@ pub(super) fn explain(tables: &Tables<'_>, now: Instant, arrival: Arrival, bytes
 
 impl Sink for Writing<'_> {
     const ARRIVING: bool = true;
+    type Base = Self;
+
+    fn base(&mut self, frame: &Entered<'_>) -> (&mut Self, Origin) {
+        (self, Origin::of(frame))
+    }
+
+    fn crossings(&mut self) -> &mut Crossings {
+        &mut self.crossings
+    }
+
+    fn matched(&mut self, rule: u32, _bytes: usize) {
+        self.steps.push(Step::Matched { rule });
+    }
+
+    fn crossed(&mut self, from: PortId, to: PortId, _bytes: usize) {
+        self.steps.push(Step::Crossed { from, to });
+    }
 
     fn note(&mut self, step: Step) {
         self.steps.push(step);
@@ -356,5 +398,16 @@ impl Sink for Writing<'_> {
         let bytes = [self.tx.head_bytes(head), body].concat();
         self.steps.push(Step::Left { port, len: bytes.len(), tag: dress.tag.get(), vni: dress.vni });
         self.outputs.push(Output { port, bytes });
+    }
+
+    fn emit_across(
+        &mut self,
+        port: PortId,
+        frame: &Entered<'_>,
+        (dress, _): (&Dress, &Origin),
+        offload: Offload,
+        entropy: u32,
+    ) {
+        self.emit::<false>(port, frame, dress, offload, entropy);
     }
 }

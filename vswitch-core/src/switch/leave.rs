@@ -3,12 +3,12 @@
 //! Not here: how a frame came to be in a segment (see [`super::enter`]), and what a tag edit is (see
 //! [`super::dress`]).
 
+use super::cross::cross;
 use super::dress::{Dress, dress, dress_for_tunnel, dress_plainly};
-use super::edge::{Edge, Kind};
+use super::edge::{Behind, Edge, Kind};
 use super::enter::Entered;
 use super::explain::Step;
-use super::mirrors::Copying;
-use super::multicast;
+use super::special::pass_specially;
 use super::topology::Topology;
 use super::{Sink, Tables};
 use crate::frame::{Head, TxList};
@@ -37,18 +37,10 @@ pub(super) fn leave<S: Sink>(
 /// For a frame that came out of a tunnel, whose offload facts are its own affair.
 #[inline(never)]
 fn leave_tunnel<S: Sink>(tables: &Tables<'_>, frame: &Entered<'_>, last: &mut Last, sink: &mut S) -> Verdict {
-    match offload_of(tables.topology, frame) {
+    match owed(tables, frame) {
         Some(offload) => pass(tables, frame, &offload, last, sink),
         None => dropped(frame, DropReason::BadOffload, sink),
     }
-}
-
-/// What a frame owes, counted from its own first byte; `None` where what is said of it cannot be.
-pub(super) fn offload_of(topology: &Topology, frame: &Entered<'_>) -> Option<Offload> {
-    if frame.base == 0 {
-        return Some(*frame.offload);
-    }
-    topology.port(frame.port.id).and_then(|port| inner_offload(port, frame))
 }
 
 #[inline(always)]
@@ -63,60 +55,21 @@ fn pass<S: Sink>(
         return pass_specially(tables, frame, offload, last, sink);
     }
     let decision = decide(tables, frame, last, sink);
-    carry_out(tables.topology, frame, offload, &decision, sink)
+    carry_out(tables, frame, offload, &decision, sink)
 }
 
-/// The same in a bridge with VLANs in which all is flooded, with mirrors, or with snooping.
-#[inline(never)]
-fn pass_specially<S: Sink>(
-    tables: &Tables<'_>,
-    frame: &Entered<'_>,
-    offload: &Offload,
-    last: &mut Last,
-    sink: &mut S,
-) -> Verdict {
-    let Some(mirrors) = &frame.bridge.mirrors else {
-        return pass_unseen(tables, frame, offload, last, sink);
-    };
-    let mut copying = Copying::new(tables.topology, mirrors, offload, sink);
-    if S::ARRIVING {
-        copying.arrived(frame);
-    }
-    pass_unseen(tables, frame, offload, last, &mut copying)
-}
-
-fn pass_unseen<S: Sink>(
-    tables: &Tables<'_>,
-    frame: &Entered<'_>,
-    offload: &Offload,
-    last: &mut Last,
-    sink: &mut S,
-) -> Verdict {
-    let decision = if frame.bridge.floods(frame.admitted.vlan) {
-        sink.note(Step::FloodVlan);
-        Decision::Flood
-    } else {
-        decide(tables, frame, last, sink)
-    };
-    match (&decision, frame.bridge.config.snooping) {
-        (Decision::Flood, Some(snooping)) if frame.dst.mac().is_group() => {
-            multicast::send(tables, frame, offload, snooping, sink)
-        }
-        _ => carry_out(tables.topology, frame, offload, &decision, sink),
-    }
-}
-
+/// What was decided is done.
 #[inline(always)]
-fn carry_out<S: Sink>(
-    topology: &Topology,
+pub(super) fn carry_out<S: Sink>(
+    tables: &Tables<'_>,
     frame: &Entered<'_>,
     offload: &Offload,
     decision: &Decision<'_>,
     sink: &mut S,
 ) -> Verdict {
     match *decision {
-        Decision::To(port) => to(topology, frame, offload, port, sink).unwrap_or(Verdict::To(port.id)),
-        Decision::Flood => flood(topology, frame, offload, sink).unwrap_or(Verdict::Flood(frame.segment)),
+        Decision::To(port) => to(tables, frame, offload, port, sink).unwrap_or(Verdict::To(port.id)),
+        Decision::Flood => flood(tables, frame, offload, sink).unwrap_or(Verdict::Flood(frame.segment)),
         Decision::Drop(reason) => dropped(frame, reason, sink),
         Decision::Punt(why) => Verdict::Punt(why),
     }
@@ -126,6 +79,14 @@ fn carry_out<S: Sink>(
 fn dropped<S: Sink>(frame: &Entered<'_>, reason: DropReason, sink: &mut S) -> Verdict {
     sink.drop(Some(frame.port.id), reason);
     Verdict::Drop(reason)
+}
+
+/// What a frame owes, counted from its own first byte; `None` where that cannot be.
+pub(super) fn owed(tables: &Tables<'_>, frame: &Entered<'_>) -> Option<Offload> {
+    if frame.base == 0 {
+        return Some(*frame.offload);
+    }
+    inner_offload(tables.topology.port(frame.port.id)?, frame)
 }
 
 /// What a frame out of a tunnel owes, counted from its own first byte.
@@ -163,7 +124,7 @@ fn room(mtu: u16, ipv6: bool) -> usize {
 }
 
 /// What the addresses say.
-enum Decision<'a> {
+pub(super) enum Decision<'a> {
     To(&'a Edge),
     Flood,
     Drop(DropReason),
@@ -195,7 +156,7 @@ impl Last {
 
 /// Learns the source and looks the destination up.
 #[inline(always)]
-fn decide<'a, S: Sink>(
+pub(super) fn decide<'a, S: Sink>(
     tables: &Tables<'a>,
     frame: &Entered<'_>,
     last: &mut Last,
@@ -261,19 +222,19 @@ fn punted<S: Sink>(frame: &Entered<'_>, sink: &mut S) -> bool {
 /// Leaves by one port. `Some` where that came to nothing.
 #[inline(always)]
 fn to<S: Sink>(
-    topology: &Topology,
+    tables: &Tables<'_>,
     frame: &Entered<'_>,
     offload: &Offload,
     port: &Edge,
     sink: &mut S,
 ) -> Option<Verdict> {
     if port.bridge == frame.segment.bridge()
-        && let Some(dress) = plainly(topology, port, frame, offload)
+        && let Some(dress) = plainly(tables.topology, port, frame, offload)
     {
         sink.emit::<false>(port.id, frame, &dress, Offload::NONE, 0);
         return None;
     }
-    to_by_all_rules(topology, frame, offload, port, sink)
+    to_by_all_rules(tables, frame, offload, port, sink)
 }
 
 /// The dress of a frame about which there is nothing to think but its VLAN's tag. Most are like that, and this is
@@ -291,15 +252,15 @@ pub(super) fn plainly(
 
 #[inline(never)]
 fn to_by_all_rules<S: Sink>(
-    topology: &Topology,
+    tables: &Tables<'_>,
     frame: &Entered<'_>,
     offload: &Offload,
     port: &Edge,
     sink: &mut S,
 ) -> Option<Verdict> {
     // A flood asks the segment's listeners; here the MAC table alone has spoken.
-    let left = if is_of(topology, port, frame.segment) {
-        egress::<false, S>(topology, port, frame, offload, sink)
+    let left = if is_of(tables.topology, port, frame.segment) {
+        egress::<false, S>(tables, port, frame, offload, sink)
     } else {
         Err(Refusal::Drop(DropReason::VlanNotOnEgress))
     };
@@ -343,25 +304,26 @@ fn refused<S: Sink>(frame: &Entered<'_>, port: &Edge, refusal: &Refusal, sink: &
 /// Leaves by every port of the segment but its own and its group's. `Some` when nobody heard.
 #[inline(never)]
 pub(super) fn flood<S: Sink>(
-    topology: &Topology,
+    tables: &Tables<'_>,
     frame: &Entered<'_>,
     offload: &Offload,
     sink: &mut S,
 ) -> Option<Verdict> {
-    let listeners = topology.listeners(frame.segment);
-    spread(topology, frame, offload, listeners, DropReason::NoEgress, sink)
+    let listeners = tables.topology.listeners(frame.segment);
+    spread(tables, frame, offload, listeners, DropReason::NoEgress, sink)
 }
 
 /// Leaves by all of `listeners` but its own port and its group's. Where there was nobody else, that is why it died.
 #[inline(always)]
 pub(super) fn spread<'a, S: Sink>(
-    topology: &Topology,
+    tables: &Tables<'_>,
     frame: &Entered<'_>,
     offload: &Offload,
     listeners: impl Iterator<Item = &'a Edge>,
     nobody: DropReason,
     sink: &mut S,
 ) -> Option<Verdict> {
+    let topology = tables.topology;
     let (mut heard, mut horizon) = (false, false);
     let (mut too_big, mut refused) = (None, None);
     for port in listeners {
@@ -377,12 +339,12 @@ pub(super) fn spread<'a, S: Sink>(
             heard = true;
             continue;
         }
-        match egress::<true, S>(topology, port, frame, offload, sink) {
+        match egress::<true, S>(tables, port, frame, offload, sink) {
             Ok(()) => heard = true,
             Err(Refusal::Drop(reason)) => {
                 sink.note(Step::Refused { port: port.id, reason });
                 // Not a listener after all, where only the frame's inner tag tells; else a death, counted once.
-                let is_known = reason == DropReason::PolicedEgress && refused.is_some();
+                let is_known = is_of_port(reason) && refused.is_some();
                 if reason != DropReason::VlanNotOnEgress && !is_known {
                     refused = Some((frame.dies_at(port, reason), reason));
                 }
@@ -394,7 +356,7 @@ pub(super) fn spread<'a, S: Sink>(
         }
     }
     if let Some((at, reason)) = refused
-        && reason != DropReason::PolicedEgress
+        && !is_of_port(reason)
     {
         sink.drop(Some(at), reason);
     }
@@ -415,6 +377,11 @@ pub(super) fn spread<'a, S: Sink>(
     Some(Verdict::Drop(reason))
 }
 
+/// Whether a frame that many should hear dies of it at one port alone, where it has been counted.
+pub(super) const fn is_of_port(reason: DropReason) -> bool {
+    matches!(reason, DropReason::PolicedEgress | DropReason::LinkDown | DropReason::PatchLoop)
+}
+
 pub(super) enum Refusal {
     Drop(DropReason),
     /// As [`Why::TooBig`] says it.
@@ -425,28 +392,72 @@ pub(super) enum Refusal {
 
 #[inline(never)]
 pub(super) fn egress<const MANY: bool, S: Sink>(
-    topology: &Topology,
+    tables: &Tables<'_>,
     port: &Edge,
     frame: &Entered<'_>,
     offload: &Offload,
     sink: &mut S,
 ) -> Result<(), Refusal> {
+    let topology = tables.topology;
     if port.kind == Kind::Tunnel {
         return into_tunnel::<MANY, S>(topology, port, frame, offload, sink);
     }
     let dress = dress(port, &topology.vlan_sets, &frame.admitted).map_err(Refusal::Drop)?;
+    in_dress::<MANY, S>(tables, port, frame, (&dress, offload), sink)
+}
+
+/// Leaves by `to`, a port of the bridge that the frame is in, as it arrived. `Some` where that came to nothing.
+#[inline(never)]
+pub(super) fn output<S: Sink>(
+    tables: &Tables<'_>,
+    frame: &Entered<'_>,
+    offload: &Offload,
+    to: PortId,
+    sink: &mut S,
+) -> Option<Verdict> {
+    let is_of_bridge = |port: &&Edge| port.kind != Kind::Tunnel && port.bridge == frame.segment.bridge();
+    let Some(port) = tables.topology.edge(to).filter(is_of_bridge) else {
+        return Some(dropped(frame, DropReason::NoEgress, sink));
+    };
+    let left = in_dress::<false, S>(tables, port, frame, (&Dress::AS_ARRIVED, offload), sink);
+    left.err().map(|refusal| refused(frame, port, &refusal, sink))
+}
+
+/// Leaves by a port with VLANs of its own, whatever is behind it.
+#[inline(always)]
+pub(super) fn in_dress<const MANY: bool, S: Sink>(
+    tables: &Tables<'_>,
+    port: &Edge,
+    frame: &Entered<'_>,
+    (dress, offload): (&Dress, &Offload),
+    sink: &mut S,
+) -> Result<(), Refusal> {
+    let topology = tables.topology;
+    if port.behind == Behind::Underlay {
+        return wrapped::<MANY, S>(topology, port, frame, (dress, offload), sink);
+    }
     let offload = shifted(offload, dress.growth())?;
     if port.is_policed {
-        policed::<MANY, S>(topology, port.id, frame, &dress, sink)?;
+        policed::<MANY, S>(topology, port.id, frame, dress, sink)?;
     }
-    sink.emit::<MANY>(port.id, frame, &dress, offload, 0);
+    if port.behind == Behind::Cable {
+        let crossed = cross(tables, port, frame, (dress, offload), sink);
+        if MANY && let Err(reason) = crossed {
+            sink.drop(Some(port.id), reason);
+        }
+        if crossed.is_ok() {
+            sink.left(port.id);
+        }
+        return crossed.map_err(Refusal::Drop);
+    }
+    sink.emit::<MANY>(port.id, frame, dress, offload, 0);
     Ok(())
 }
 
 /// Refuses what is more than the port is to be sent. Where `MANY` hear the frame, each that does not is counted here: it
 /// is the port's affair and not the frame's.
 #[inline(never)]
-pub(super) fn policed<const MANY: bool, S: Sink>(
+fn policed<const MANY: bool, S: Sink>(
     topology: &Topology,
     port: PortId,
     frame: &Entered<'_>,
@@ -475,22 +486,49 @@ fn into_tunnel<const MANY: bool, S: Sink>(
     offload: &Offload,
     sink: &mut S,
 ) -> Result<(), Refusal> {
-    let refused = Refusal::Drop(DropReason::VlanNotOnEgress);
+    let vni = frame.bridge.members(frame.admitted.vlan).vni;
+    let dress = dress_for_tunnel(port.inner_vlan, vni, &frame.admitted, frame.inner());
+    into_datagram::<MANY, S>(topology, port, frame, (&dress.map_err(Refusal::Drop)?, offload), sink)
+}
+
+/// Into an ordinary tunnel, in the dress of its VLANs.
+#[inline(never)]
+fn wrapped<const MANY: bool, S: Sink>(
+    topology: &Topology,
+    port: &Edge,
+    frame: &Entered<'_>,
+    (dress, offload): (&Dress, &Offload),
+    sink: &mut S,
+) -> Result<(), Refusal> {
+    let vni = match topology.port(port.id).and_then(Port::tunnel).map(|tunnel| &tunnel.carries) {
+        Some(Carries::Inside { out_vni, .. }) => Some(*out_vni),
+        _ => return Err(Refusal::Drop(DropReason::VlanNotOnEgress)),
+    };
+    into_datagram::<MANY, S>(topology, port, frame, (&Dress { vni, ..*dress }, offload), sink)
+}
+
+/// Behind a VXLAN header, if it fits the path.
+#[inline(always)]
+fn into_datagram<const MANY: bool, S: Sink>(
+    topology: &Topology,
+    port: &Edge,
+    frame: &Entered<'_>,
+    (dress, offload): (&Dress, &Offload),
+    sink: &mut S,
+) -> Result<(), Refusal> {
     let Some((port, tunnel)) = topology.port(port.id).and_then(|port| Some((port, port.tunnel()?))) else {
-        return Err(refused);
+        return Err(Refusal::Drop(DropReason::VlanNotOnEgress));
     };
     let inner = frame.inner();
-    let vni = frame.bridge.members(frame.admitted.vlan).vni;
-    let dress = dress_for_tunnel(tunnel.inner_vlan, vni, &frame.admitted, inner).map_err(Refusal::Drop)?;
     let offload = shifted(offload, dress.growth())?;
-    fits(port.mtu, tunnel.remote.to_canonical().is_ipv6(), inner, &dress, &offload)?;
+    fits(port.mtu, tunnel.remote.to_canonical().is_ipv6(), inner, dress, &offload)?;
     let offload = shifted(&offload, 8)?;
-    sink.emit::<MANY>(port.id, frame, &dress, offload, flow::entropy(inner));
+    sink.emit::<MANY>(port.id, frame, dress, offload, flow::entropy(inner));
     Ok(())
 }
 
 #[inline(always)]
-pub(super) fn shifted(offload: &Offload, by: i32) -> Result<Offload, Refusal> {
+fn shifted(offload: &Offload, by: i32) -> Result<Offload, Refusal> {
     if offload.is_none() {
         return Ok(Offload::NONE);
     }

@@ -3,13 +3,13 @@
 //! A bridge with mirrors has its journeys run over a [`Copying`] in front of the sink, which sees where a frame leaves;
 //! others know nothing of them. Not here: how a frame got where it is copied (see [`super::enter`]).
 
-use super::Sink;
-use super::dress::{Dress, dress_anyhow};
+use super::cross::{Crossings, Origin};
+use super::dress::{Dress, dress, dress_anyhow};
 use super::edge::{Edge, Kind};
 use super::enter::Entered;
 use super::explain::Step;
-use super::leave::{Refusal, egress, offload_of, plainly, policed, shifted};
-use super::topology::Topology;
+use super::leave::{Refusal, egress, in_dress, is_of_port, owed};
+use super::{Punt, Sink, Tables};
 use crate::mac_table::Learned;
 use crate::offload::Offload;
 use crate::policer::Policer;
@@ -113,42 +113,49 @@ impl Mirrors {
 }
 
 /// Copies a frame that was admitted and goes nowhere.
-pub(super) fn copy_refused<S: Sink>(topology: &Topology, frame: &Entered<'_>, sink: &mut S) {
-    if S::ARRIVING
+pub(super) fn copy_refused<S: Sink>(tables: &Tables<'_>, frame: &Entered<'_>, sink: &mut S) {
+    if S::IS_NEW
+        && !S::COPIES
         && let Some(mirrors) = &frame.bridge.mirrors
-        && let Some(offload) = offload_of(topology, frame)
+        && let Some(offload) = owed(tables, frame)
     {
-        Copying::new(topology, mirrors, &offload, sink).arrived(frame);
+        Copying::new(tables, mirrors, Some(*frame), &offload, sink).arrived();
     }
 }
 
 /// A sink that passes everything on and has copies made of one frame.
-pub(super) struct Copying<'a, S> {
-    topology: &'a Topology,
+pub(super) struct Copying<'a, 'f, S> {
+    tables: &'a Tables<'a>,
     mirrors: &'a Mirrors,
-    /// What the frame owes, counted from its own first byte.
+    /// As it was let in; `None`: it was not, and is not copied.
+    frame: Option<Entered<'f>>,
+    /// What it owes, counted from its own first byte.
     offload: &'a Offload,
     /// Those by which it was copied, and those with the same outputs.
     copied: Set,
     sink: &'a mut S,
 }
 
-impl<'a, S: Sink> Copying<'a, S> {
+impl<'a, 'f, S: Sink> Copying<'a, 'f, S> {
     pub(super) const fn new(
-        topology: &'a Topology,
+        tables: &'a Tables<'a>,
         mirrors: &'a Mirrors,
+        frame: Option<Entered<'f>>,
         offload: &'a Offload,
         sink: &'a mut S,
     ) -> Self {
-        Self { topology, mirrors, offload, copied: 0, sink }
+        Self { tables, mirrors, frame, offload, copied: 0, sink }
     }
 
     /// The frame has come in.
-    pub(super) fn arrived(&mut self, frame: &Entered<'_>) {
-        self.copy(frame, self.mirrors.of_source(frame.port.id));
+    pub(super) fn arrived(&mut self) {
+        if let Some(frame) = self.frame {
+            self.copy(self.mirrors.of_source(frame.port.id));
+        }
     }
 
-    fn copy(&mut self, frame: &Entered<'_>, wanted: Set) {
+    fn copy(&mut self, wanted: Set) {
+        let Some(frame) = self.frame else { return };
         let mut wanted = wanted & !self.copied;
         while wanted != 0 {
             let n = wanted.trailing_zeros() as usize;
@@ -163,14 +170,14 @@ impl<'a, S: Sink> Copying<'a, S> {
             wanted &= !alike;
             self.sink.mirrored(mirror.id, frame.inner().len());
             match mirror.output {
-                MirrorTo::Port(port) => self.copy_to_port(frame, port, mirror.snaplen),
-                MirrorTo::Vlan(vlan) => self.copy_to_vlan(frame, vlan, mirror.snaplen),
+                MirrorTo::Port(port) => self.copy_to_port(&frame, port, mirror.snaplen),
+                MirrorTo::Vlan(vlan) => self.copy_to_vlan(&frame, vlan, mirror.snaplen),
             }
         }
     }
 
     fn copy_to_port(&mut self, frame: &Entered<'_>, port: PortId, snaplen: Option<u16>) {
-        if let Some(port) = self.topology.edge(port)
+        if let Some(port) = self.tables.topology.edge(port)
             && port.bridge == frame.segment.bridge()
         {
             self.leave(port, frame, snaplen);
@@ -185,7 +192,7 @@ impl<'a, S: Sink> Copying<'a, S> {
         let mut copy = *frame;
         (copy.segment, copy.admitted.vlan) = (segment, vlan);
         // As in Open vSwitch the arrival port may be among them: the copy is in another VLAN.
-        for port in self.topology.listeners(segment) {
+        for port in self.tables.topology.listeners(segment) {
             if port.group == Group::NONE || port.group != frame.port.group {
                 self.leave(port, &copy, snaplen);
             }
@@ -196,7 +203,7 @@ impl<'a, S: Sink> Copying<'a, S> {
     fn leave(&mut self, port: &Edge, frame: &Entered<'_>, snaplen: Option<u16>) {
         let left = if port.kind == Kind::Tunnel {
             let (frame, offload) = cut(frame, self.offload, snaplen, 0);
-            egress::<true, S>(self.topology, port, &frame, &offload, self.sink)
+            egress::<true, S>(self.tables, port, &frame, &offload, self.sink)
         } else {
             self.leave_local(port, frame, snaplen)
         };
@@ -205,8 +212,8 @@ impl<'a, S: Sink> Copying<'a, S> {
                 Refusal::Drop(reason) => reason,
                 Refusal::TooBig { .. } => DropReason::TooBig,
             };
-            // Those were counted where they were found.
-            if reason != DropReason::PolicedEgress && reason != DropReason::VlanNotOnEgress {
+            // What dies at a port of many has been counted; one that is no listener after all misses nothing.
+            if !is_of_port(reason) && reason != DropReason::VlanNotOnEgress {
                 self.sink.drop(Some(port.id), reason);
             }
         }
@@ -215,20 +222,11 @@ impl<'a, S: Sink> Copying<'a, S> {
     fn leave_local(&mut self, port: &Edge, frame: &Entered<'_>, snaplen: Option<u16>) -> Result<(), Refusal> {
         let dress = if port.is_reserved {
             dress_anyhow(port, &frame.admitted)
-        } else if snaplen.is_none()
-            && let Some(dress) = plainly(self.topology, port, frame, self.offload)
-        {
-            dress
         } else {
-            super::dress::dress(port, &self.topology.vlan_sets, &frame.admitted).map_err(Refusal::Drop)?
+            dress(port, &self.tables.topology.vlan_sets, &frame.admitted).map_err(Refusal::Drop)?
         };
         let (frame, offload) = cut(frame, self.offload, snaplen, dress.growth());
-        let offload = shifted(&offload, dress.growth())?;
-        if port.is_policed {
-            policed::<true, S>(self.topology, port.id, &frame, &dress, self.sink)?;
-        }
-        self.sink.emit::<true>(port.id, &frame, &dress, offload, 0);
-        Ok(())
+        in_dress::<true, S>(self.tables, port, &frame, (&dress, &offload), self.sink)
     }
 }
 
@@ -250,8 +248,35 @@ fn cut<'a>(
     (Entered { bytes: frame.bytes.get(..to).unwrap_or(frame.bytes), ..*frame }, Offload::NONE)
 }
 
-impl<S: Sink> Sink for Copying<'_, S> {
+impl<S: Sink> Sink for Copying<'_, '_, S> {
     const ARRIVING: bool = S::ARRIVING;
+    const IS_NEW: bool = S::IS_NEW;
+    const COPIES: bool = true;
+    type Base = S::Base;
+
+    fn base(&mut self, frame: &Entered<'_>) -> (&mut S::Base, Origin) {
+        self.sink.base(frame)
+    }
+
+    fn crossings(&mut self) -> &mut Crossings {
+        self.sink.crossings()
+    }
+
+    fn crossed(&mut self, from: PortId, to: PortId, bytes: usize) {
+        self.sink.crossed(from, to, bytes);
+    }
+
+    fn left(&mut self, port: PortId) {
+        self.copy(self.mirrors.of_destination(port));
+    }
+
+    fn mirrored(&mut self, id: u32, bytes: usize) {
+        self.sink.mirrored(id, bytes);
+    }
+
+    fn matched(&mut self, rule: u32, bytes: usize) {
+        self.sink.matched(rule, bytes);
+    }
 
     fn note(&mut self, step: Step) {
         self.sink.note(step);
@@ -273,12 +298,8 @@ impl<S: Sink> Sink for Copying<'_, S> {
         self.sink.drop(port, reason);
     }
 
-    fn punt(&mut self, punt: super::Punt) {
+    fn punt(&mut self, punt: Punt) {
         self.sink.punt(punt);
-    }
-
-    fn mirrored(&mut self, id: u32, bytes: usize) {
-        self.sink.mirrored(id, bytes);
     }
 
     fn emit<const MANY: bool>(
@@ -290,6 +311,18 @@ impl<S: Sink> Sink for Copying<'_, S> {
         entropy: u32,
     ) {
         self.sink.emit::<MANY>(port, frame, dress, offload, entropy);
-        self.copy(frame, self.mirrors.of_destination(port));
+        self.copy(self.mirrors.of_destination(port));
+    }
+
+    fn emit_across(
+        &mut self,
+        port: PortId,
+        frame: &Entered<'_>,
+        shape: (&Dress, &Origin),
+        offload: Offload,
+        entropy: u32,
+    ) {
+        self.sink.emit_across(port, frame, shape, offload, entropy);
+        self.copy(self.mirrors.of_destination(port));
     }
 }

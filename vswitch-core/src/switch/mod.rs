@@ -7,16 +7,19 @@
 //! Not here: reading, sending, waiting, and the time.
 
 mod counters;
+mod cross;
 mod dress;
 mod edge;
 mod enter;
 mod explain;
 mod guard;
+mod inside;
 mod leave;
 mod mirrors;
 mod multicast;
 mod rules;
 mod sending;
+mod special;
 mod topology;
 
 pub use counters::{Counters, MirrorCount, PortCounters};
@@ -38,6 +41,7 @@ use crate::wire::ethernet::Mac;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::hint::black_box;
+use cross::{Crossings, Origin};
 use dress::Dress;
 use enter::{Entered, enter};
 use leave::{Last, leave};
@@ -89,6 +93,7 @@ pub struct Worker {
     events: Vec<StationEvent>,
     punts: Vec<Punt>,
     groups: Arc<Groups>,
+    crossings: Crossings,
 }
 
 impl Worker {
@@ -98,8 +103,10 @@ impl Worker {
         let mut counters = Counters::default();
         counters.grow(topology.port_numbers());
         counters.grow_mirrors(topology.mirror_numbers());
+        counters.grow_rules(topology.rule_ids());
         let (events, punts) = (Vec::with_capacity(EVENTS), Vec::new());
-        Self { topology, macs, counters, events, punts, groups: Arc::default() }
+        let (groups, crossings) = (Arc::default(), Crossings::new());
+        Self { topology, macs, counters, events, punts, groups, crossings }
     }
 
     /// Takes who has joined which multicast group, between two batches; read in bridges that snoop.
@@ -111,6 +118,7 @@ impl Worker {
     pub fn apply(&mut self, topology: Arc<Topology>, macs: Arc<MacTable>) {
         self.counters.grow(topology.port_numbers());
         self.counters.grow_mirrors(topology.mirror_numbers());
+        self.counters.grow_rules(topology.rule_ids());
         self.topology = topology;
         self.macs = macs;
     }
@@ -158,6 +166,7 @@ impl Worker {
 
     fn run<const ARRIVING: bool>(&mut self, now: Instant, batch: &Batch, tx: &mut TxList) {
         self.punts.clear();
+        self.crossings.restart();
         let (clock, now) = (now, self.macs.moment(now));
         let tables = &Tables { topology: &self.topology, macs: &self.macs, groups: &self.groups, now };
         let mut sink = Sending::<ARRIVING> {
@@ -167,6 +176,7 @@ impl Worker {
             counters: &mut self.counters,
             events: &mut self.events,
             punts: &mut self.punts,
+            crossings: &mut self.crossings,
             tx,
             written: [Written::NOTHING; 2],
         };
@@ -246,6 +256,22 @@ type Arrived<'a> = (&'a Arrival, &'a Offload, &'a [u8]);
 trait Sink {
     /// Whether the frames come from outside just now, and not a second time or from the switch itself.
     const ARRIVING: bool;
+    /// Whether those who look on have not seen the frames arrive where they do.
+    const IS_NEW: bool = Self::ARRIVING;
+    /// Whether whoever is to see them arrive is told by somebody else.
+    const COPIES: bool = false;
+    /// Where all marks are left in the end: the sink itself, but for a frame that has crossed cables.
+    type Base: Sink;
+    /// That one, and how `frame` is found in what arrived.
+    fn base(&mut self, frame: &Entered<'_>) -> (&mut Self::Base, Origin);
+    /// A frame of so many bytes matches the rule of this id.
+    fn matched(&mut self, rule: u32, bytes: usize);
+    /// What is known of the frames that cross cables.
+    fn crossings(&mut self) -> &mut Crossings;
+    /// A frame of so many bytes leaves by one end of a cable and arrives at the other.
+    fn crossed(&mut self, from: PortId, to: PortId, bytes: usize);
+    /// The frame has left by this end of a cable, of which [`Self::emit`] is not told.
+    fn left(&mut self, _port: PortId) {}
     /// A thing that happened, for whoever writes it down.
     fn note(&mut self, _step: Step) {}
     fn received(&mut self, port: PortId, bytes: usize);
@@ -263,6 +289,15 @@ trait Sink {
         port: PortId,
         frame: &Entered<'_>,
         dress: &Dress,
+        offload: Offload,
+        entropy: u32,
+    );
+    /// The same of a frame that has crossed cables.
+    fn emit_across(
+        &mut self,
+        port: PortId,
+        frame: &Entered<'_>,
+        shape: (&Dress, &Origin),
         offload: Offload,
         entropy: u32,
     );

@@ -76,7 +76,7 @@ pub(super) fn send<S: Sink>(
     sink: &mut S,
 ) -> Verdict {
     let kind = group::read(frame.inner());
-    if S::ARRIVING && matches!(kind, Some(Multicast::Report | Multicast::Query)) {
+    if S::IS_NEW && matches!(kind, Some(Multicast::Report | Multicast::Query)) {
         sink.punt(frame.punt(Why::Snoop));
     }
     let routers = tables.groups.routers(frame.segment);
@@ -102,9 +102,9 @@ pub(super) fn send<S: Sink>(
             let ports = [members, routers, extra.as_slice()];
             let listeners = Union(ports).filter_map(|port| tables.topology.edge(port));
             let listeners = listeners.filter(|port: &&Edge| is_of(tables.topology, port, frame.segment));
-            spread(tables.topology, frame, offload, listeners, DropReason::NoListener, sink)
+            spread(tables, frame, offload, listeners, DropReason::NoListener, sink)
         }
-        None => flood(tables.topology, frame, offload, sink),
+        None => flood(tables, frame, offload, sink),
     };
     left.unwrap_or(Verdict::Flood(frame.segment))
 }

@@ -3,6 +3,7 @@
 //! Not here: any decision (see [`super`]).
 
 use super::counters::Counters;
+use super::cross::{Crossings, Origin};
 use super::dress::Dress;
 use super::enter::Entered;
 use super::leave::write_head;
@@ -14,7 +15,10 @@ use crate::policer::Policer;
 use crate::port::PortId;
 use crate::time::Instant;
 use crate::verdict::DropReason;
+use crate::wire::ethernet::ADDRESSES_LEN;
+use crate::wire::vxlan;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 /// Where the journeys of one batch leave their marks; `ARRIVING` is [`Sink::ARRIVING`].
 pub(super) struct Sending<'a, const ARRIVING: bool> {
@@ -24,6 +28,7 @@ pub(super) struct Sending<'a, const ARRIVING: bool> {
     pub(super) counters: &'a mut Counters,
     pub(super) events: &'a mut Vec<StationEvent>,
     pub(super) punts: &'a mut Vec<Punt>,
+    pub(super) crossings: &'a mut Crossings,
     pub(super) tx: &'a mut TxList,
     /// The heads written last for a flood, which needs each dress once: without a VXLAN header, and with.
     pub(super) written: [Written; 2],
@@ -44,6 +49,26 @@ impl Written {
 
 impl<const ARRIVING: bool> Sink for Sending<'_, ARRIVING> {
     const ARRIVING: bool = ARRIVING;
+    type Base = Self;
+
+    fn base(&mut self, frame: &Entered<'_>) -> (&mut Self, Origin) {
+        (self, Origin::of(frame))
+    }
+
+    fn crossings(&mut self) -> &mut Crossings {
+        self.crossings
+    }
+
+    fn matched(&mut self, rule: u32, bytes: usize) {
+        if ARRIVING {
+            self.counters.matched(rule, bytes as u64);
+        }
+    }
+
+    fn crossed(&mut self, from: PortId, to: PortId, bytes: usize) {
+        self.counters.sent(from, 1, bytes as u64);
+        self.counters.received(to, bytes as u64);
+    }
 
     #[inline]
     fn received(&mut self, port: PortId, bytes: usize) {
@@ -96,6 +121,31 @@ impl<const ARRIVING: bool> Sink for Sending<'_, ARRIVING> {
         let to = u32::try_from(frame.bytes.len()).unwrap_or(u32::MAX);
         let range = TxRange { frame: frame.frame, from: frame.base + dress.from, to };
         self.tx.push_one(port, head, range, offload, entropy);
+    }
+
+    fn emit_across(
+        &mut self,
+        port: PortId,
+        frame: &Entered<'_>,
+        (dress, origin): (&Dress, &Origin),
+        offload: Offload,
+        entropy: u32,
+    ) {
+        let inner = frame.inner();
+        let bytes =
+            |range: Range<u32>| inner.get(range.start as usize..range.end as usize).unwrap_or_default();
+        let vxlan = dress.vni.map(vxlan::header);
+        let vxlan = vxlan.as_ref().map_or(&[][..], |header| header);
+        let addresses = if dress.from > 0 { inner.get(..ADDRESSES_LEN).unwrap_or_default() } else { &[] };
+        let tag = dress.tag.bytes();
+        let tag = if dress.tag.is_some() { &tag[..] } else { &[] };
+        // A copy may have been cut shorter.
+        let len = u32::try_from(inner.len()).unwrap_or(u32::MAX);
+        let split = origin.split.min(len);
+        let head = self.tx.head(&[vxlan, addresses, tag, bytes(dress.from..split)]);
+        let from = origin.at + dress.from.saturating_sub(split);
+        let range = TxRange { frame: frame.frame, from, to: (origin.at + len - split).min(origin.end) };
+        self.tx.push_one(port, head.unwrap_or(Head::NONE), range, offload, entropy);
     }
 }
 

@@ -3,10 +3,11 @@
 //! Built whole by whoever configures the switch, handed to every worker behind an `Arc`, replaced by the next
 //! one. All lists that a flood needs are made here, once. Not here: stations (see [`crate::mac_table`]).
 
-use super::edge::{Edge, Kind, VlanSets};
+use super::edge::{Behind, Edge, Kind, VlanSets};
+use super::inside::Insides;
 use super::mirrors::{Mirror, Mirrors};
 use super::multicast::Snooping;
-use super::rules::Rule;
+use super::rules::{Rule, Rules};
 use crate::port::{Attachment, Carries, Group, Port, PortId, Segment, VlanSet};
 use crate::wire::vlan::Vlan;
 use crate::wire::vxlan::Vni;
@@ -37,7 +38,9 @@ pub struct Bridge {
     pub mirrors: Vec<Mirror>,
     /// Whether multicast goes to those who joined (RFC 4541); `None`: it is flooded.
     pub snooping: Option<Snooping>,
-    /// What becomes of its frames, the first rule that matches (see [`super::rules`]); `None`: all go the normal way.
+    /// What becomes of the frames that arrive at its ports: what the first rule that matches says; a frame that none
+    /// matches is dropped. `None`: all go the normal way. Peers ([`Carries::PerVni`]) are no ports of a bridge: what they
+    /// bring goes the normal way.
     pub rules: Option<Vec<Rule>>,
 }
 
@@ -69,6 +72,12 @@ pub enum TopologyError {
     DuplicatePeer(IpAddr),
     /// One VNI for two segments.
     DuplicateVni(Vni),
+    /// Two ordinary tunnels for the datagrams of one address, local address, UDP port and VNI.
+    DuplicateTunnel(IpAddr, Vni),
+    /// A rule with an id of 65,536 or above.
+    RuleId(u32),
+    /// An ordinary tunnel whose frames would be another tunnel's.
+    TunnelInTunnel(PortId),
 }
 
 impl fmt::Display for TopologyError {
@@ -80,6 +89,9 @@ impl fmt::Display for TopologyError {
                 write!(f, "port {id} is in bridge {bridge}, which does not exist")
             }
             Self::DuplicatePeer(address) => write!(f, "two tunnels go to {address}"),
+            Self::DuplicateTunnel(remote, vni) => write!(f, "two tunnels take VNI {vni} from {remote}"),
+            Self::RuleId(id) => write!(f, "a rule has the id {id}; those below 65536 are counted"),
+            Self::TunnelInTunnel(id) => write!(f, "port {id} is a tunnel inside a tunnel"),
             Self::DuplicateVni(vni) => write!(f, "two segments have VNI {vni}"),
         }
     }
@@ -114,6 +126,7 @@ pub(crate) struct BridgeState {
     segments: Vec<Arc<Members>>,
     /// Trunks of every VLAN.
     everywhere: Vec<PortId>,
+    pub(super) rules: Option<Rules>,
 }
 
 impl BridgeState {
@@ -137,6 +150,7 @@ pub struct Topology {
     pub(crate) vlan_sets: VlanSets,
     /// By [`peer_key`].
     peers: HashMap<u128, PortId, FixedState>,
+    pub(super) insides: Insides,
     vnis: HashMap<Vni, Segment, FixedState>,
     /// Peers that hear floods of every VNI.
     mesh: Vec<PortId>,
@@ -153,7 +167,8 @@ impl Topology {
         }
         let mut built = Self::default();
         let empty = Arc::new(Members::default());
-        for config in bridges {
+        for mut config in bridges {
+            let rules = config.rules.take().map(Rules::new).transpose()?.flatten();
             let segments = (0..4095).map(|_| Arc::clone(&empty)).collect();
             let has_flood_vlans = config.flood_vlans.iter().next().is_some();
             let mirrors = Mirrors::new(&config.mirrors);
@@ -165,6 +180,7 @@ impl Topology {
                 reported: Vec::new(),
                 segments,
                 everywhere: Vec::new(),
+                rules,
                 config,
             };
             let number = u8::try_from(built.bridges.len()).unwrap_or(u8::MAX);
@@ -178,13 +194,14 @@ impl Topology {
             }
             built.bridges.push(bridge);
         }
-        // Local ports first: where there is none, nobody sends anything for a peer to hear.
+        // Local ports first, and the tunnels that are like them: where there is none, nobody sends anything for a peer to hear.
         let mut tunnels = Vec::new();
         for port in ports {
-            if port.tunnel().is_some() {
+            if matches!(port.attached(), Attachment::Tunnel(_)) {
                 tunnels.push(port);
             } else {
                 built.add_local(&port)?;
+                built.insides.add(&port)?;
                 built.keep(port);
             }
         }
@@ -210,7 +227,7 @@ impl Topology {
         if bridge.is_reserved(id) {
             return Ok(());
         }
-        match &port.attachment {
+        match port.attached() {
             Attachment::Access(vlan) | Attachment::Dot1qTunnel { vlan, .. } => {
                 bridge.edit(*vlan).ports.push(id);
             }
@@ -235,10 +252,11 @@ impl Topology {
         let (id, Attachment::Tunnel(tunnel)) = (self.unused(port.id)?, &port.attachment) else {
             return Ok(());
         };
+        // One that is not among the local ports has no VLANs of its own.
+        let Carries::PerVni(shared) = &tunnel.carries else { return Err(TopologyError::TunnelInTunnel(id)) };
         if self.peers.insert(peer_key(tunnel.remote), id).is_some() {
             return Err(TopologyError::DuplicatePeer(tunnel.remote));
         }
-        let Carries::PerVni(shared) = &tunnel.carries else { return Ok(()) };
         let (listed, also) = match (shared, &tunnel.floods) {
             (None, None) => {
                 self.mesh.push(id);
@@ -272,15 +290,21 @@ impl Topology {
             self.ports.resize_with(at + 1, || None);
             self.edges.resize(at + 1, Edge::ABSENT);
         }
-        let edge = Edge::new(&port, &mut self.vlan_sets);
-        self.edges[at] = match self.bridges.get_mut(usize::from(port.bridge)) {
-            Some(bridge) if bridge.is_reserved(port.id) => edge.reserved(),
-            Some(bridge) => {
+        let mut edge = Edge::new(&port, &mut self.vlan_sets);
+        if let Some(bridge) = self.bridges.get_mut(usize::from(port.bridge)) {
+            if bridge.is_reserved(port.id) {
+                edge = edge.reserved();
+            } else {
                 bridge.snoop(&port);
-                edge
+                if edge.kind != Kind::Tunnel
+                    && let Some(rules) = &mut bridge.rules
+                {
+                    rules.add_port(port.id);
+                    edge.follow_rules();
+                }
             }
-            None => edge,
-        };
+        }
+        self.edges[at] = edge;
         self.ports[at] = Some(port);
     }
 
@@ -294,6 +318,13 @@ impl Topology {
     #[inline(always)]
     pub(crate) fn edge(&self, id: PortId) -> Option<&Edge> {
         self.edges.get(id.index()).filter(|edge| edge.kind != Kind::Absent)
+    }
+
+    /// The port at the other end of the cable of patch port `id`; `None` where there is none that says so too.
+    pub(super) fn other_end(&self, id: PortId) -> Option<&Edge> {
+        let other = self.port(id)?.patch.filter(|other| *other != id)?;
+        self.port(other).filter(|port| port.patch == Some(id))?;
+        self.edge(other).filter(|edge| edge.behind == Behind::Cable)
     }
 
     /// All ports by rising number.
@@ -326,10 +357,15 @@ impl Topology {
     }
 
     /// One more than the largest number of a mirror that is counted.
-    pub(crate) fn mirror_numbers(&self) -> usize {
+    pub(super) fn mirror_numbers(&self) -> usize {
         let mirrors = self.bridges.iter().flat_map(|bridge| &bridge.config.mirrors);
         let counted = mirrors.map(|mirror| mirror.id).filter(|id| *id < Mirror::MAX_ID);
         counted.max().map_or(0, |id| id as usize + 1)
+    }
+
+    /// One more than the largest id of a rule.
+    pub(super) fn rule_ids(&self) -> usize {
+        self.bridges.iter().filter_map(|bridge| bridge.rules.as_ref()).map(Rules::ids).max().unwrap_or(0)
     }
 
     pub(crate) fn bridge(&self, number: u8) -> Option<&BridgeState> {
@@ -352,7 +388,7 @@ impl Topology {
 
 /// A peer's address as one number: an IPv4 address is what it is when mapped to IPv6.
 #[inline]
-fn peer_key(remote: IpAddr) -> u128 {
+pub(super) fn peer_key(remote: IpAddr) -> u128 {
     match remote {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
         IpAddr::V6(v6) => v6.to_bits(),

@@ -29,14 +29,15 @@ impl Control {
         let arrival = match tunnel {
             None => Arrival::Port(id),
             Some(tunnel) => {
-                let local = self.running.underlay.addresses().into_iter().next().unwrap_or(tunnel.remote);
+                let own = || self.running.underlay.addresses().into_iter().next();
+                let local = tunnel.local.or_else(own).unwrap_or(tunnel.remote);
                 Arrival::Underlay { local, remote: tunnel.remote, udp_port: tunnel.udp_port }
             }
         };
         let story = worker.explain(clock::now(), arrival, &asked.frame);
         let steps = story.steps.iter().map(|step| step.text(&name)).collect();
         let (verdict, reason) = match story.verdict {
-            Verdict::To(_) => ("forward", None),
+            Verdict::To(_) | Verdict::Rule(_) => ("forward", None),
             Verdict::Flood(_) => ("flood", None),
             Verdict::Drop(reason) => ("drop", Some(reason.name().to_owned())),
             Verdict::Punt(why) => ("punt", Some(why.name().to_owned())),

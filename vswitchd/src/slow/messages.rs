@@ -49,11 +49,10 @@ pub(super) fn read(frame: &[u8], owed: bool, mut hear: impl FnMut(Said)) {
     let Some(&kind) = message.first() else { return };
     let from_nobody = packet.source().is_unspecified();
     match (packet.version, packet.protocol, kind) {
+        // One without an address is a switch that asks in a router's place (RFC 4541 §2.1.1).
+        (_, _, IGMP_QUERY | MLD_QUERY) if from_nobody => {}
         (Version::V4, PROTOCOL_IGMP, IGMP_QUERY) | (Version::V6, PROTOCOL_ICMPV6, MLD_QUERY) => {
-            // One without an address is a switch that asks in a router's place (RFC 4541 §2.1.1).
-            if !from_nobody {
-                hear(Said::Query);
-            }
+            hear(Said::Query);
         }
         (Version::V4, PROTOCOL_IGMP, IGMP_V1_REPORT | IGMP_V2_REPORT) => {
             group_at(message, 4, Version::V4).into_iter().for_each(|group| hear(Said::Joined(group)));
