@@ -70,7 +70,11 @@ struct Switch {
 
 impl Switch {
     fn new(bridge: Bridge, ports: impl IntoIterator<Item = Port>) -> Self {
-        let topology = Topology::new(vec![bridge], ports).unwrap();
+        Self::of_bridges(vec![bridge], ports)
+    }
+
+    fn of_bridges(bridges: Vec<Bridge>, ports: impl IntoIterator<Item = Port>) -> Self {
+        let topology = Topology::new(bridges, ports).unwrap();
         let macs = Arc::new(MacTable::few_ports(100, Duration::from_secs(300), [1, 2]));
         topology.ports().for_each(|port| macs.bind(port.id, None));
         let worker = Worker::new(Arc::new(topology), Arc::clone(&macs));
@@ -286,4 +290,104 @@ fn a_mirrored_superframe_is_copied_whole_with_what_it_owes() {
     assert_eq!(copy.offload.checksum.map(|checksum| checksum.start), Some(38));
     assert_eq!(copy.offload.gso.map(|gso| (gso.size, gso.header_len)), Some((1000, 58)));
     assert_eq!(switch.tx.records(id(B)).next().unwrap().offload, Offload { checksum, gso });
+}
+
+/// Two bridges and a cable between them: A and OUT in the first, B and 8 in the second, 5 and 6 its ends.
+fn cabled(first: Bridge, second: Bridge) -> Switch {
+    let far = |mut port: Port| {
+        port.bridge = 1;
+        port
+    };
+    let end = |number: u32, other: u32| {
+        let mut port = trunk(number);
+        port.patch = Some(id(other));
+        port
+    };
+    let ports = [access(A, 10), end(5, 6), trunk(OUT), far(end(6, 5)), far(access(B, 10)), far(trunk(8))];
+    Switch::of_bridges(vec![first, second], ports)
+}
+
+#[test]
+fn what_crosses_a_cable_is_copied_at_both_ends_by_the_mirrors_of_each() {
+    let into_cable = Mirror { destinations: vec![id(5)], ..mirror(0, to_port()) };
+    let from_cable = Mirror { id: 1, sources: vec![id(6)], ..mirror(1, MirrorTo::Port(id(8))) };
+    let with = |mirror| Bridge { mirrors: vec![mirror], ..Bridge::default() };
+    let mut switch = cabled(with(into_cable), with(from_cable));
+    let (plain, tagged) = (frame([0xff; 6], station(1), None), frame([0xff; 6], station(1), Some(10)));
+    assert_eq!(switch.pass(A, &plain), [(B, plain.clone()), (8, tagged.clone()), (OUT, tagged)]);
+    assert_eq!([0, 1].map(|id| switch.worker.counters().mirror(id).frames), [1, 1]);
+    // From the other side neither looks on.
+    assert_eq!(switch.ports(B, &frame([0xff; 6], station(2), None)), [A]);
+}
+
+#[test]
+fn a_copy_that_crosses_a_cable_is_as_short_as_its_mirror_says() {
+    // Everything of the first bridge is copied into the cable, and a trunk hears it in the second.
+    let mirrors = vec![Mirror { snaplen: Some(40), ..all(MirrorTo::Port(id(5))) }];
+    let mut switch = cabled(Bridge { mirrors, ..Bridge::default() }, Bridge::default());
+    let original = frame([0xff; 6], station(1), None);
+    let tagged = frame([0xff; 6], station(1), Some(10));
+    let sent = switch.pass(A, &original);
+    let expected = [(B, original[..36].to_vec()), (8, tagged[..40].to_vec()), (OUT, tagged)];
+    assert_eq!(sent, expected);
+}
+
+#[test]
+fn a_copy_into_an_ordinary_tunnel_wears_its_vni() {
+    use vswitch_core::port::{Carries, InnerVlan, Tunnel};
+    let vni = vswitch_core::Vni::new(77).unwrap();
+    let carries =
+        Carries::Inside { in_vni: vni, out_vni: vni, attachment: Box::new(Attachment::trunk_all()) };
+    let tunnel = Tunnel {
+        remote: [192, 0, 2, 1].into(),
+        local: None,
+        udp_port: 4789,
+        carries,
+        floods: None,
+        inner_vlan: InnerVlan::Carry,
+        strict: false,
+    };
+    let ports = [access(A, 10), access(B, 10), Port::new(id(OUT), Attachment::Tunnel(tunnel))];
+    let bridge = Bridge { mirrors: vec![all(to_port())], ..Bridge::default() };
+    let mut switch = Switch::new(bridge, ports).knows(B, 10, station(2));
+    let original = frame(station(2), station(1), None);
+    let copy = [&[8, 0, 0, 0, 0, 0, 77, 0][..], &frame(station(2), station(1), Some(10))].concat();
+    assert_eq!(switch.pass(A, &original), [(B, original), (OUT, copy.clone())]);
+    // What comes back by it is dropped.
+    let back =
+        Arrival::Underlay { local: [0, 0, 0, 0].into(), remote: [192, 0, 2, 1].into(), udp_port: 4789 };
+    let told = switch.worker.explain(Instant::from_secs(1), back, &copy);
+    assert_eq!(told.verdict, Verdict::Drop(DropReason::MirrorOutput));
+}
+
+#[test]
+fn in_a_bridge_with_rules_a_frame_is_copied_once_whatever_they_do_with_it() {
+    use RuleAction::{Flood, Normal, Output};
+    use vswitch_core::switch::{Rule, RuleAction, RuleMatch};
+    let source = Mirror { sources: vec![id(A)], ..mirror(0, to_port()) };
+    let destination = Mirror { destinations: vec![id(B)], ..mirror(0, to_port()) };
+    let cases: [(Vec<RuleAction>, Vec<u32>, [bool; 2]); 6] = [
+        (vec![], vec![], [true, false]),
+        (vec![Output(id(B))], vec![B], [true, true]),
+        (vec![Output(id(C))], vec![C], [true, false]),
+        (vec![Flood], vec![B, C], [true, true]),
+        (vec![Normal], vec![B, C], [true, true]),
+        (vec![Output(id(B)), Normal], vec![B, B, C], [true, true]),
+    ];
+    for (actions, expected, copied) in cases {
+        for (mirrors, copied) in [(vec![source.clone()], copied[0]), (vec![destination.clone()], copied[1])] {
+            let rules = Some(vec![Rule { id: 0, matches: RuleMatch::default(), actions: actions.clone() }]);
+            let ports = [access(A, 10), access(B, 10), access(C, 10), trunk(OUT)];
+            let mut switch = Switch::new(Bridge { mirrors, rules, ..Bridge::default() }, ports);
+            let sent = switch.pass(A, &frame([0xff; 6], station(1), None));
+            let copies: Vec<_> = sent.iter().filter(|(port, _)| *port == OUT).collect();
+            let copy = (OUT, frame([0xff; 6], station(1), Some(10)));
+            assert_eq!(copies, if copied { vec![&copy] } else { vec![] }, "{actions:?}");
+            let others: Vec<u32> = sent.iter().map(|(port, _)| *port).filter(|port| *port != OUT).collect();
+            assert_eq!(others, expected, "{actions:?}");
+            // What its VLAN would not have let in is not shown, though the rules send it.
+            let sent = switch.ports(A, &frame([0xff; 6], station(1), Some(20)));
+            assert!(!sent.contains(&OUT), "{actions:?}");
+        }
+    }
 }

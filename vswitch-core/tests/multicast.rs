@@ -109,7 +109,8 @@ impl Switch {
         self.worker.forward(now, &self.batch, &mut self.tx);
         let records = self.tx.ports().iter().flat_map(|port| self.tx.records(*port).map(|_| port.get()));
         let mut sent: Vec<u32> = records.collect();
-        (told.sort_unstable(), sent.sort_unstable());
+        told.sort_unstable();
+        sent.sort_unstable();
         assert_eq!(told, sent, "explain and forward agree");
         let punts: Vec<Why> = self.worker.punts().iter().map(|punt| punt.why).collect();
         assert!(punts.is_empty() || punts == [Why::Snoop], "{punts:?}");

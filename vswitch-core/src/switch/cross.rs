@@ -66,6 +66,8 @@ pub(super) struct Origin {
     /// From byte `split` on, the frame is what arrived from byte `at` on, to its end; the bytes before are new.
     pub(super) split: u32,
     pub(super) at: u32,
+    /// The length of what arrived.
+    pub(super) end: u32,
     /// How many cables it crossed.
     in_a_row: u8,
 }
@@ -79,6 +81,7 @@ impl Origin {
             base: frame.base,
             split: 0,
             at: frame.base,
+            end: u32::try_from(frame.bytes.len()).unwrap_or(u32::MAX),
             in_a_row: 0,
         }
     }
@@ -111,8 +114,6 @@ pub(super) fn cross<S: Sink>(
     if origin.in_a_row > IN_A_ROW || !base.crossings().admit(frame.frame) {
         return Err(DropReason::PatchLoop);
     }
-    sink.departs(port.id, frame);
-    let (base, _) = sink.base(frame);
     let inner = frame.inner();
     if dress.is_as_arrived() {
         arrive(tables, [port, other], (frame.frame, inner, &offload), base, origin);
@@ -157,8 +158,9 @@ struct Across<'a, B> {
 }
 
 impl<B: Sink> Sink for Across<'_, B> {
-    const ARRIVING: bool = B::ARRIVING;
-    const ACROSS: bool = true;
+    // It came from outside when it arrived at another port; there it has been looked at.
+    const ARRIVING: bool = false;
+    const IS_NEW: bool = true;
     type Base = B;
 
     fn base(&mut self, _frame: &Entered<'_>) -> (&mut B, Origin) {
@@ -171,6 +173,10 @@ impl<B: Sink> Sink for Across<'_, B> {
 
     fn crossed(&mut self, from: PortId, to: PortId, bytes: usize) {
         self.base.crossed(from, to, bytes);
+    }
+
+    fn mirrored(&mut self, id: u32, bytes: usize) {
+        self.base.mirrored(id, bytes);
     }
 
     fn matched(&mut self, rule: u32, bytes: usize) {
@@ -204,10 +210,6 @@ impl<B: Sink> Sink for Across<'_, B> {
             Why::TooBig { .. } => Punt { port, segment: Some(segment), from: base as usize, ..punt },
             _ => Punt { from: base as usize, ..punt },
         });
-    }
-
-    fn mirrored(&mut self, id: u32, bytes: usize) {
-        self.base.mirrored(id, bytes);
     }
 
     fn emit<const MANY: bool>(

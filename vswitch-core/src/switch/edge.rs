@@ -66,10 +66,10 @@ pub(crate) struct Edge {
     pub(crate) is_watched: bool,
     /// Not a tunnel, and policed where frames leave.
     pub(crate) is_policed: bool,
-    /// Its bridge has rules.
-    pub(crate) has_rules: bool,
     /// Reserved for the copies of a mirror.
     pub(crate) is_reserved: bool,
+    /// Its bridge has rules.
+    pub(crate) has_rules: bool,
     pub(crate) inner_vlan: InnerVlan,
 }
 
@@ -91,8 +91,8 @@ impl Edge {
         enters_plainly: false,
         is_watched: false,
         is_policed: false,
-        has_rules: false,
         is_reserved: false,
+        has_rules: false,
         inner_vlan: InnerVlan::Strip,
     };
 
@@ -144,14 +144,14 @@ impl Edge {
         }
     }
 
-    /// What arrives is asked for its bridge's rules.
-    pub(crate) const fn follow_rules(&mut self) {
-        (self.has_rules, self.enters_plainly) = (true, false);
-    }
-
     /// The same port when a mirror's copies go there: nothing is simple about it any more.
     pub(crate) const fn reserved(self) -> Self {
         Self { is_reserved: true, is_simple: false, enters_plainly: false, ..self }
+    }
+
+    /// What arrives is asked for its bridge's rules.
+    pub(crate) const fn follow_rules(&mut self) {
+        (self.has_rules, self.enters_plainly) = (true, false);
     }
 
     /// The VLAN of a frame that arrives at an access port or trunk with this VID, 0 without a tag.

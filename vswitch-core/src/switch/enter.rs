@@ -7,9 +7,12 @@ use super::dress::{Admitted, admit_other, admit_plain};
 use super::edge::{Edge, Kind};
 use super::explain::Step;
 use super::guard::{self, Allowed};
+use super::leave::{Last, owed};
+use super::mirrors::{self, Copying, Mirrors};
+use super::rules::{self, Rules};
+use super::special::pass_unseen;
 use super::topology::{BridgeState, Topology};
 use super::{Arrived, Punt, Sink, Tables};
-use super::{mirrors, rules};
 use crate::frame::Arrival;
 use crate::mac_table::Spot;
 use crate::offload::Offload;
@@ -277,12 +280,12 @@ impl<'a> Candidate<'a> {
         place: &mut Option<Entered<'a>>,
         sink: &mut S,
     ) -> Result<Option<Verdict>, DropReason> {
-        let bridge = self.check(tables, None, sink)?;
         if self.port.is_reserved {
             return Err(DropReason::MirrorOutput);
         }
-        if self.port.has_rules {
-            return self.ask_rules(tables, bridge, place, sink);
+        let bridge = self.check(tables, None, sink)?;
+        if let Some(rules) = &bridge.rules {
+            return self.ask_rules(tables, bridge, rules, place, sink);
         }
         let admitted = self.admit(tables, bridge)?;
         self.watch_once(tables, sink)?;
@@ -296,38 +299,28 @@ impl<'a> Candidate<'a> {
         &self,
         tables: &Tables<'a>,
         bridge: &'a BridgeState,
+        rules: &Rules,
         place: &mut Option<Entered<'a>>,
         sink: &mut S,
     ) -> Result<Option<Verdict>, DropReason> {
         self.watch_once(tables, sink)?;
-        let admitted = self.admit(tables, bridge);
-        // Rules are asked for every frame; what is in no VLAN is nothing to copy.
-        let mirrors = bridge.mirrors.as_ref().filter(|_| admitted.is_ok());
-        let frame = self.entered(tables, bridge, admitted.unwrap_or(Admitted::UNREAD))?;
-        if let Some(rules) = &bridge.rules
-            && let Some(verdict) = rules::follow(tables, (rules, mirrors), &frame, sink)?
-        {
+        if let Some(mirrors) = &bridge.mirrors {
+            return self.follow_seen(tables, bridge, (rules, mirrors), sink).map(Some);
+        }
+        let unread = self.entered(tables, bridge, Admitted::UNREAD)?;
+        if let Some(verdict) = rules::follow(tables, rules, &unread, sink)? {
             return Ok(Some(verdict));
         }
-        self.settle(tables, bridge, admitted?, place, sink)?;
+        let admitted = self.admit(tables, bridge)?;
+        self.settle(tables, bridge, admitted, place, sink)?;
         Ok(None)
     }
 
-    #[inline(always)]
-    fn admit(&self, tables: &Tables<'a>, bridge: &BridgeState) -> Result<Admitted, DropReason> {
-        let (port, sets) = (self.port, &tables.topology.vlan_sets);
-        match port.kind {
-            Kind::Plain => admit_plain(port, sets, bridge.config.vlan_limit, self.inner()),
-            _ => admit_other(port, sets, self.inner()),
-        }
-    }
-
-    /// [`Self::watch`], where that is due: what the switch lets in a second time has been looked at; what it says itself is
-    /// true; what has crossed a cable was looked at where it came in.
+    /// [`Self::watch`], where that is due: what the switch lets in a second time has been looked at; what it says itself
+    /// is true.
     #[inline(always)]
     fn watch_once<S: Sink>(&self, tables: &Tables<'a>, sink: &mut S) -> Result<(), DropReason> {
-        let is_due = S::ARRIVING && !S::ACROSS && self.port.is_watched;
-        if is_due { self.watch(tables.topology, sink) } else { Ok(()) }
+        if S::ARRIVING && self.port.is_watched { self.watch(tables.topology, sink) } else { Ok(()) }
     }
 
     /// The frame with these tags, wherever it may go.
@@ -343,21 +336,6 @@ impl<'a> Candidate<'a> {
         let segment = Segment::new(self.bridge, admitted.vlan).ok_or(DropReason::NoSuchPort)?;
         let [src, dst] = tables.macs.spots(segment, [src, dst]);
         Ok(Entered { bridge, bytes, port, offload, src, dst, segment, admitted, base, frame })
-    }
-
-    /// The end of a frame that is kept from all; whoever looks on sees it.
-    #[cold]
-    fn kept<S: Sink>(
-        &self,
-        tables: &Tables<'a>,
-        bridge: &'a BridgeState,
-        admitted: Admitted,
-        sink: &mut S,
-    ) -> DropReason {
-        if let Ok(entered) = self.entered(tables, bridge, admitted) {
-            mirrors::copy_refused(tables, &entered, sink);
-        }
-        DropReason::ReservedGroup
     }
 
     /// What a guarded or policed port adds to the rules of its VLANs.
@@ -401,6 +379,60 @@ impl<'a> Candidate<'a> {
         let [src, dst] = tables.macs.spots(segment, [src, dst]);
         *place = Some(Entered { bridge, bytes, port, offload, src, dst, segment, admitted, base, frame });
         Ok(())
+    }
+}
+
+impl<'a> Candidate<'a> {
+    /// The end of a frame that is kept from all; whoever looks on sees it.
+    #[cold]
+    fn kept<S: Sink>(
+        &self,
+        tables: &Tables<'a>,
+        bridge: &'a BridgeState,
+        admitted: Admitted,
+        sink: &mut S,
+    ) -> DropReason {
+        if let Ok(entered) = self.entered(tables, bridge, admitted) {
+            mirrors::copy_refused(tables, &entered, sink);
+        }
+        DropReason::ReservedGroup
+    }
+
+    /// What the VLANs of its port say.
+    #[inline(always)]
+    fn admit(&self, tables: &Tables<'a>, bridge: &BridgeState) -> Result<Admitted, DropReason> {
+        let sets = &tables.topology.vlan_sets;
+        match self.port.kind {
+            Kind::Plain => admit_plain(self.port, sets, bridge.config.vlan_limit, self.inner()),
+            _ => admit_other(self.port, sets, self.inner()),
+        }
+    }
+
+    /// The whole journey in a bridge with rules and mirrors: what looks on sees it by its VLAN, whatever the rules send
+    /// where, and once.
+    #[inline(never)]
+    fn follow_seen<S: Sink>(
+        &self,
+        tables: &Tables<'a>,
+        bridge: &'a BridgeState,
+        (rules, mirrors): (&Rules, &Mirrors),
+        sink: &mut S,
+    ) -> Result<Verdict, DropReason> {
+        let unread = self.entered(tables, bridge, Admitted::UNREAD)?;
+        let offload = owed(tables, &unread).ok_or(DropReason::BadOffload)?;
+        let admitted = self.admit(tables, bridge);
+        let shown = admitted.and_then(|admitted| self.entered(tables, bridge, admitted));
+        let mut copying = Copying::new(tables, mirrors, shown.ok(), &offload, sink);
+        if S::IS_NEW {
+            copying.arrived();
+        }
+        if let Some(verdict) = rules::follow(tables, rules, &unread, &mut copying)? {
+            return Ok(verdict);
+        }
+        let mut place = None;
+        self.settle(tables, bridge, admitted?, &mut place, &mut copying)?;
+        let entered = place.ok_or(DropReason::NoSuchPort)?;
+        Ok(pass_unseen(tables, &entered, &offload, &mut Last::nothing(), &mut copying))
     }
 }
 

@@ -8,17 +8,15 @@ use super::dress::{Dress, dress, dress_for_tunnel, dress_plainly};
 use super::edge::{Behind, Edge, Kind};
 use super::enter::Entered;
 use super::explain::Step;
-use super::mirrors::Copying;
-use super::multicast;
-use super::owing::{offload_of, room};
+use super::special::pass_specially;
 use super::topology::Topology;
 use super::{Sink, Tables};
 use crate::frame::{Head, TxList};
 use crate::mac_table::Learned;
-use crate::offload::{Gso, Offload};
+use crate::offload::{self, Gso, GsoKind, Offload, partial_checksum};
 use crate::port::{Carries, Group, Port, PortId, Segment};
 use crate::verdict::{DropReason, Verdict, Why};
-use crate::wire::ethernet::ADDRESSES_LEN;
+use crate::wire::ethernet::{self, ADDRESSES_LEN};
 use crate::wire::neigh::{self, Message};
 use crate::wire::{flow, vlan, vxlan};
 
@@ -39,7 +37,7 @@ pub(super) fn leave<S: Sink>(
 /// For a frame that came out of a tunnel, whose offload facts are its own affair.
 #[inline(never)]
 fn leave_tunnel<S: Sink>(tables: &Tables<'_>, frame: &Entered<'_>, last: &mut Last, sink: &mut S) -> Verdict {
-    match offload_of(tables.topology, frame) {
+    match owed(tables, frame) {
         Some(offload) => pass(tables, frame, &offload, last, sink),
         None => dropped(frame, DropReason::BadOffload, sink),
     }
@@ -60,48 +58,9 @@ fn pass<S: Sink>(
     carry_out(tables, frame, offload, &decision, sink)
 }
 
-/// The same in a bridge with VLANs in which all is flooded, with mirrors, or with snooping.
-#[inline(never)]
-fn pass_specially<S: Sink>(
-    tables: &Tables<'_>,
-    frame: &Entered<'_>,
-    offload: &Offload,
-    last: &mut Last,
-    sink: &mut S,
-) -> Verdict {
-    let Some(mirrors) = &frame.bridge.mirrors else {
-        return pass_unseen(tables, frame, offload, last, sink);
-    };
-    let mut copying = Copying::new(tables, mirrors, offload, sink);
-    if S::ARRIVING {
-        copying.arrived(frame);
-    }
-    pass_unseen(tables, frame, offload, last, &mut copying)
-}
-
-fn pass_unseen<S: Sink>(
-    tables: &Tables<'_>,
-    frame: &Entered<'_>,
-    offload: &Offload,
-    last: &mut Last,
-    sink: &mut S,
-) -> Verdict {
-    let decision = if frame.bridge.floods(frame.admitted.vlan) {
-        sink.note(Step::FloodVlan);
-        Decision::Flood
-    } else {
-        decide(tables, frame, last, sink)
-    };
-    match (&decision, frame.bridge.config.snooping) {
-        (Decision::Flood, Some(snooping)) if frame.dst.mac().is_group() => {
-            multicast::send(tables, frame, offload, snooping, sink)
-        }
-        _ => carry_out(tables, frame, offload, &decision, sink),
-    }
-}
-
+/// What was decided is done.
 #[inline(always)]
-fn carry_out<S: Sink>(
+pub(super) fn carry_out<S: Sink>(
     tables: &Tables<'_>,
     frame: &Entered<'_>,
     offload: &Offload,
@@ -122,8 +81,50 @@ fn dropped<S: Sink>(frame: &Entered<'_>, reason: DropReason, sink: &mut S) -> Ve
     Verdict::Drop(reason)
 }
 
+/// What a frame owes, counted from its own first byte; `None` where that cannot be.
+pub(super) fn owed(tables: &Tables<'_>, frame: &Entered<'_>) -> Option<Offload> {
+    if frame.base == 0 {
+        return Some(*frame.offload);
+    }
+    inner_offload(tables.topology.port(frame.port.id)?, frame)
+}
+
+/// What a frame out of a tunnel owes, counted from its own first byte.
+#[inline(never)]
+fn inner_offload(port: &Port, entered: &Entered<'_>) -> Option<Offload> {
+    let (offload, frame) = (entered.offload, entered.inner());
+    if !offload.is_none() {
+        return offload.shifted(-8);
+    }
+    // A Linux peer may have left the checksum to a wire that was not there, and the cutting as well.
+    let checksum = partial_checksum(frame);
+    let gso = checksum.and_then(|_| uncut(frame, room(port.mtu, port.tunnel()?.remote.is_ipv6())));
+    Some(Offload { checksum, gso })
+}
+
+/// The facts of a TCP superframe that its sender's kernel never cut, because no wire on the way made it: a frame
+/// larger than any that could have crossed the path in one piece. Into what it should have been cut nobody says;
+/// the largest frames that fit the path are what a sender of full segments meant.
+fn uncut(frame: &[u8], room: usize) -> Option<Gso> {
+    if frame.len() <= room {
+        return None;
+    }
+    let known = |kind| Some((kind, offload::header_len(frame, kind)?));
+    let (kind, header_len) = known(GsoKind::Tcp4)
+        .or_else(|| known(GsoKind::Tcp6))
+        .filter(|(_, len)| usize::from(*len) + vlan::TAG_LEN <= offload::MAX_HEADERS_LEN)?;
+    let size = room.checked_sub(usize::from(header_len)).filter(|size| *size > 0)?;
+    Some(Gso { kind, size: u16::try_from(size).ok()?, header_len })
+}
+
+/// The longest frame that a tunnel over a path of `mtu` bytes can carry.
+fn room(mtu: u16, ipv6: bool) -> usize {
+    let overhead = if ipv6 { vxlan::OVERHEAD_IPV6 } else { vxlan::OVERHEAD_IPV4 };
+    usize::from(mtu).saturating_sub(usize::from(overhead) - ethernet::HEADER_LEN)
+}
+
 /// What the addresses say.
-enum Decision<'a> {
+pub(super) enum Decision<'a> {
     To(&'a Edge),
     Flood,
     Drop(DropReason),
@@ -155,7 +156,7 @@ impl Last {
 
 /// Learns the source and looks the destination up.
 #[inline(always)]
-fn decide<'a, S: Sink>(
+pub(super) fn decide<'a, S: Sink>(
     tables: &Tables<'a>,
     frame: &Entered<'_>,
     last: &mut Last,
@@ -166,7 +167,7 @@ fn decide<'a, S: Sink>(
     } else {
         let learned = sink.learn(frame);
         sink.note(Step::Learned(learned));
-        if S::ARRIVING && !S::ACROSS && frame.bridge.config.neigh_suppress && punted(frame, sink) {
+        if S::ARRIVING && frame.bridge.config.neigh_suppress && punted(frame, sink) {
             return Decision::Punt(Why::Neigh);
         }
         if frame.dst.mac().is_group() {
@@ -444,6 +445,9 @@ pub(super) fn in_dress<const MANY: bool, S: Sink>(
         if MANY && let Err(reason) = crossed {
             sink.drop(Some(port.id), reason);
         }
+        if crossed.is_ok() {
+            sink.left(port.id);
+        }
         return crossed.map_err(Refusal::Drop);
     }
     sink.emit::<MANY>(port.id, frame, dress, offload, 0);
@@ -524,7 +528,7 @@ fn into_datagram<const MANY: bool, S: Sink>(
 }
 
 #[inline(always)]
-pub(super) fn shifted(offload: &Offload, by: i32) -> Result<Offload, Refusal> {
+fn shifted(offload: &Offload, by: i32) -> Result<Offload, Refusal> {
     if offload.is_none() {
         return Ok(Offload::NONE);
     }

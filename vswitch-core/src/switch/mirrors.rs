@@ -4,13 +4,12 @@
 //! others know nothing of them. Not here: how a frame got where it is copied (see [`super::enter`]).
 
 use super::cross::{Crossings, Origin};
-use super::dress::{Dress, dress_anyhow};
+use super::dress::{Dress, dress, dress_anyhow};
 use super::edge::{Edge, Kind};
 use super::enter::Entered;
 use super::explain::Step;
-use super::leave::{Refusal, egress, in_dress, is_of_port, plainly};
-use super::owing::offload_of;
-use super::{Sink, Tables};
+use super::leave::{Refusal, egress, in_dress, is_of_port, owed};
+use super::{Punt, Sink, Tables};
 use crate::mac_table::Learned;
 use crate::offload::Offload;
 use crate::policer::Policer;
@@ -115,41 +114,48 @@ impl Mirrors {
 
 /// Copies a frame that was admitted and goes nowhere.
 pub(super) fn copy_refused<S: Sink>(tables: &Tables<'_>, frame: &Entered<'_>, sink: &mut S) {
-    if S::ARRIVING
+    if S::IS_NEW
+        && !S::COPIES
         && let Some(mirrors) = &frame.bridge.mirrors
-        && let Some(offload) = offload_of(tables.topology, frame)
+        && let Some(offload) = owed(tables, frame)
     {
-        Copying::new(tables, mirrors, &offload, sink).arrived(frame);
+        Copying::new(tables, mirrors, Some(*frame), &offload, sink).arrived();
     }
 }
 
 /// A sink that passes everything on and has copies made of one frame.
-pub(super) struct Copying<'a, S> {
+pub(super) struct Copying<'a, 'f, S> {
     tables: &'a Tables<'a>,
     mirrors: &'a Mirrors,
-    /// What the frame owes, counted from its own first byte.
+    /// As it was let in; `None`: it was not, and is not copied.
+    frame: Option<Entered<'f>>,
+    /// What it owes, counted from its own first byte.
     offload: &'a Offload,
     /// Those by which it was copied, and those with the same outputs.
     copied: Set,
     sink: &'a mut S,
 }
 
-impl<'a, S: Sink> Copying<'a, S> {
+impl<'a, 'f, S: Sink> Copying<'a, 'f, S> {
     pub(super) const fn new(
         tables: &'a Tables<'a>,
         mirrors: &'a Mirrors,
+        frame: Option<Entered<'f>>,
         offload: &'a Offload,
         sink: &'a mut S,
     ) -> Self {
-        Self { tables, mirrors, offload, copied: 0, sink }
+        Self { tables, mirrors, frame, offload, copied: 0, sink }
     }
 
     /// The frame has come in.
-    pub(super) fn arrived(&mut self, frame: &Entered<'_>) {
-        self.copy(frame, self.mirrors.of_source(frame.port.id));
+    pub(super) fn arrived(&mut self) {
+        if let Some(frame) = self.frame {
+            self.copy(self.mirrors.of_source(frame.port.id));
+        }
     }
 
-    fn copy(&mut self, frame: &Entered<'_>, wanted: Set) {
+    fn copy(&mut self, wanted: Set) {
+        let Some(frame) = self.frame else { return };
         let mut wanted = wanted & !self.copied;
         while wanted != 0 {
             let n = wanted.trailing_zeros() as usize;
@@ -164,13 +170,13 @@ impl<'a, S: Sink> Copying<'a, S> {
             wanted &= !alike;
             self.sink.mirrored(mirror.id, frame.inner().len());
             match mirror.output {
-                MirrorTo::Port(port) => self.to_port(frame, port, mirror.snaplen),
-                MirrorTo::Vlan(vlan) => self.to_vlan(frame, vlan, mirror.snaplen),
+                MirrorTo::Port(port) => self.copy_to_port(&frame, port, mirror.snaplen),
+                MirrorTo::Vlan(vlan) => self.copy_to_vlan(&frame, vlan, mirror.snaplen),
             }
         }
     }
 
-    fn to_port(&mut self, frame: &Entered<'_>, port: PortId, snaplen: Option<u16>) {
+    fn copy_to_port(&mut self, frame: &Entered<'_>, port: PortId, snaplen: Option<u16>) {
         if let Some(port) = self.tables.topology.edge(port)
             && port.bridge == frame.segment.bridge()
         {
@@ -178,7 +184,7 @@ impl<'a, S: Sink> Copying<'a, S> {
         }
     }
 
-    fn to_vlan(&mut self, frame: &Entered<'_>, vlan: Vlan, snaplen: Option<u16>) {
+    fn copy_to_vlan(&mut self, frame: &Entered<'_>, vlan: Vlan, snaplen: Option<u16>) {
         let Some(segment) = Segment::new(frame.segment.bridge(), vlan) else { return };
         if segment == frame.segment || frame.dst.mac().is_reserved_group() {
             return;
@@ -206,7 +212,7 @@ impl<'a, S: Sink> Copying<'a, S> {
                 Refusal::Drop(reason) => reason,
                 Refusal::TooBig { .. } => DropReason::TooBig,
             };
-            // Those were counted where they were found.
+            // What dies at a port of many has been counted; one that is no listener after all misses nothing.
             if !is_of_port(reason) && reason != DropReason::VlanNotOnEgress {
                 self.sink.drop(Some(port.id), reason);
             }
@@ -216,13 +222,8 @@ impl<'a, S: Sink> Copying<'a, S> {
     fn leave_local(&mut self, port: &Edge, frame: &Entered<'_>, snaplen: Option<u16>) -> Result<(), Refusal> {
         let dress = if port.is_reserved {
             dress_anyhow(port, &frame.admitted)
-        } else if snaplen.is_none()
-            && let Some(dress) = plainly(self.tables.topology, port, frame, self.offload)
-        {
-            dress
         } else {
-            super::dress::dress(port, &self.tables.topology.vlan_sets, &frame.admitted)
-                .map_err(Refusal::Drop)?
+            dress(port, &self.tables.topology.vlan_sets, &frame.admitted).map_err(Refusal::Drop)?
         };
         let (frame, offload) = cut(frame, self.offload, snaplen, dress.growth());
         in_dress::<true, S>(self.tables, port, &frame, (&dress, &offload), self.sink)
@@ -247,18 +248,14 @@ fn cut<'a>(
     (Entered { bytes: frame.bytes.get(..to).unwrap_or(frame.bytes), ..*frame }, Offload::NONE)
 }
 
-impl<S: Sink> Sink for Copying<'_, S> {
+impl<S: Sink> Sink for Copying<'_, '_, S> {
     const ARRIVING: bool = S::ARRIVING;
-    const ACROSS: bool = S::ACROSS;
-    // What has crossed a cable is another bridge's to copy.
+    const IS_NEW: bool = S::IS_NEW;
+    const COPIES: bool = true;
     type Base = S::Base;
 
     fn base(&mut self, frame: &Entered<'_>) -> (&mut S::Base, Origin) {
         self.sink.base(frame)
-    }
-
-    fn departs(&mut self, port: PortId, frame: &Entered<'_>) {
-        self.copy(frame, self.mirrors.of_destination(port));
     }
 
     fn crossings(&mut self) -> &mut Crossings {
@@ -267,6 +264,14 @@ impl<S: Sink> Sink for Copying<'_, S> {
 
     fn crossed(&mut self, from: PortId, to: PortId, bytes: usize) {
         self.sink.crossed(from, to, bytes);
+    }
+
+    fn left(&mut self, port: PortId) {
+        self.copy(self.mirrors.of_destination(port));
+    }
+
+    fn mirrored(&mut self, id: u32, bytes: usize) {
+        self.sink.mirrored(id, bytes);
     }
 
     fn matched(&mut self, rule: u32, bytes: usize) {
@@ -293,12 +298,8 @@ impl<S: Sink> Sink for Copying<'_, S> {
         self.sink.drop(port, reason);
     }
 
-    fn punt(&mut self, punt: super::Punt) {
+    fn punt(&mut self, punt: Punt) {
         self.sink.punt(punt);
-    }
-
-    fn mirrored(&mut self, id: u32, bytes: usize) {
-        self.sink.mirrored(id, bytes);
     }
 
     fn emit<const MANY: bool>(
@@ -310,7 +311,7 @@ impl<S: Sink> Sink for Copying<'_, S> {
         entropy: u32,
     ) {
         self.sink.emit::<MANY>(port, frame, dress, offload, entropy);
-        self.copy(frame, self.mirrors.of_destination(port));
+        self.copy(self.mirrors.of_destination(port));
     }
 
     fn emit_across(
@@ -322,5 +323,6 @@ impl<S: Sink> Sink for Copying<'_, S> {
         entropy: u32,
     ) {
         self.sink.emit_across(port, frame, shape, offload, entropy);
+        self.copy(self.mirrors.of_destination(port));
     }
 }

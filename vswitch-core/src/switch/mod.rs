@@ -17,9 +17,9 @@ mod inside;
 mod leave;
 mod mirrors;
 mod multicast;
-mod owing;
 mod rules;
 mod sending;
+mod special;
 mod topology;
 
 pub use counters::{Counters, MirrorCount, PortCounters};
@@ -92,8 +92,8 @@ pub struct Worker {
     counters: Counters,
     events: Vec<StationEvent>,
     punts: Vec<Punt>,
-    crossings: Crossings,
     groups: Arc<Groups>,
+    crossings: Crossings,
 }
 
 impl Worker {
@@ -102,11 +102,11 @@ impl Worker {
     pub fn new(topology: Arc<Topology>, macs: Arc<MacTable>) -> Self {
         let mut counters = Counters::default();
         counters.grow(topology.port_numbers());
-        counters.grow_rules(topology.rule_ids());
         counters.grow_mirrors(topology.mirror_numbers());
+        counters.grow_rules(topology.rule_ids());
         let (events, punts) = (Vec::with_capacity(EVENTS), Vec::new());
-        let (crossings, groups) = (Crossings::new(), Arc::default());
-        Self { topology, macs, counters, events, punts, crossings, groups }
+        let (groups, crossings) = (Arc::default(), Crossings::new());
+        Self { topology, macs, counters, events, punts, groups, crossings }
     }
 
     /// Takes who has joined which multicast group, between two batches; read in bridges that snoop.
@@ -117,8 +117,8 @@ impl Worker {
     /// Takes a new configuration, between two batches; the old one is let go.
     pub fn apply(&mut self, topology: Arc<Topology>, macs: Arc<MacTable>) {
         self.counters.grow(topology.port_numbers());
-        self.counters.grow_rules(topology.rule_ids());
         self.counters.grow_mirrors(topology.mirror_numbers());
+        self.counters.grow_rules(topology.rule_ids());
         self.topology = topology;
         self.macs = macs;
     }
@@ -256,8 +256,10 @@ type Arrived<'a> = (&'a Arrival, &'a Offload, &'a [u8]);
 trait Sink {
     /// Whether the frames come from outside just now, and not a second time or from the switch itself.
     const ARRIVING: bool;
-    /// Whether they have crossed cables.
-    const ACROSS: bool = false;
+    /// Whether those who look on have not seen the frames arrive where they do.
+    const IS_NEW: bool = Self::ARRIVING;
+    /// Whether whoever is to see them arrive is told by somebody else.
+    const COPIES: bool = false;
     /// Where all marks are left in the end: the sink itself, but for a frame that has crossed cables.
     type Base: Sink;
     /// That one, and how `frame` is found in what arrived.
@@ -266,10 +268,10 @@ trait Sink {
     fn matched(&mut self, rule: u32, bytes: usize);
     /// What is known of the frames that cross cables.
     fn crossings(&mut self) -> &mut Crossings;
-    /// The frame leaves by this end of a cable, which is told before it arrives at the other.
-    fn departs(&mut self, _port: PortId, _frame: &Entered<'_>) {}
     /// A frame of so many bytes leaves by one end of a cable and arrives at the other.
     fn crossed(&mut self, from: PortId, to: PortId, bytes: usize);
+    /// The frame has left by this end of a cable, of which [`Self::emit`] is not told.
+    fn left(&mut self, _port: PortId) {}
     /// A thing that happened, for whoever writes it down.
     fn note(&mut self, _step: Step) {}
     fn received(&mut self, port: PortId, bytes: usize);

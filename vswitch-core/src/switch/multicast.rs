@@ -76,7 +76,7 @@ pub(super) fn send<S: Sink>(
     sink: &mut S,
 ) -> Verdict {
     let kind = group::read(frame.inner());
-    if S::ARRIVING && matches!(kind, Some(Multicast::Report | Multicast::Query)) {
+    if S::IS_NEW && matches!(kind, Some(Multicast::Report | Multicast::Query)) {
         sink.punt(frame.punt(Why::Snoop));
     }
     let routers = tables.groups.routers(frame.segment);

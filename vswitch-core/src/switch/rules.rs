@@ -5,12 +5,9 @@
 //! which they are tried.
 
 use super::enter::Entered;
-use super::leave::output;
-use super::mirrors::{Copying, Mirrors};
-use super::owing::offload_of;
+use super::leave::{output, owed};
 use super::topology::TopologyError;
 use super::{Sink, Tables};
-use crate::offload::Offload;
 use crate::port::PortId;
 use crate::verdict::{DropReason, Verdict};
 use crate::wire::be16;
@@ -180,47 +177,24 @@ impl Rules {
     }
 }
 
-/// What becomes of a frame that arrives in a bridge of `rules`, before its VLANs are asked for: `Ok(None)` where it goes
-/// the normal way, also after it has left by others. Of what does not, `mirrors` make their copies here.
+/// What becomes of a frame that arrives in a bridge of `rules`, before its VLANs are looked at: `Ok(None)` where it goes
+/// the normal way, also after it has left by others.
 pub(super) fn follow<S: Sink>(
     tables: &Tables<'_>,
-    (rules, mirrors): (&Rules, Option<&Mirrors>),
+    rules: &Rules,
     frame: &Entered<'_>,
     sink: &mut S,
 ) -> Result<Option<Verdict>, DropReason> {
     let fields = Fields::of(frame.inner()).ok_or(DropReason::ShortFrame)?;
-    let rule = rules.first(frame.port.id, &fields);
-    if let Some(rule) = rule {
-        sink.matched(rule.id, frame.inner().len());
-    }
-    let is_normal = rule.is_some_and(|rule| rule.actions.contains(&RuleAction::Normal));
-    let offload = offload_of(tables.topology, frame).ok_or(DropReason::BadOffload)?;
-    match mirrors {
-        Some(mirrors) if !is_normal => {
-            let mut copying = Copying::new(tables, mirrors, &offload, sink);
-            if S::ARRIVING {
-                copying.arrived(frame);
-            }
-            carry_out(tables, (rules, rule), frame, &offload, &mut copying)
-        }
-        _ => carry_out(tables, (rules, rule), frame, &offload, sink),
-    }
-}
-
-fn carry_out<S: Sink>(
-    tables: &Tables<'_>,
-    (rules, rule): (&Rules, Option<&Rule>),
-    frame: &Entered<'_>,
-    offload: &Offload,
-    sink: &mut S,
-) -> Result<Option<Verdict>, DropReason> {
-    let rule = rule.ok_or(DropReason::NoFlow)?;
+    let from = frame.port.id;
+    let rule = rules.first(from, &fields).ok_or(DropReason::NoFlow)?;
+    sink.matched(rule.id, frame.inner().len());
     if rule.actions.is_empty() {
         return Err(DropReason::FlowDrop);
     }
-    let from = frame.port.id;
+    let offload = owed(tables, frame).ok_or(DropReason::BadOffload)?;
     let (mut left, mut died) = (false, None);
-    let mut send = |to: PortId| match output(tables, frame, offload, to, sink) {
+    let mut send = |to: PortId| match output(tables, frame, &offload, to, sink) {
         None => left = true,
         Some(verdict) => died = Some(verdict),
     };

@@ -132,7 +132,6 @@ impl<const ARRIVING: bool> Sink for Sending<'_, ARRIVING> {
         entropy: u32,
     ) {
         let inner = frame.inner();
-        let len = u32::try_from(inner.len()).unwrap_or(u32::MAX);
         let bytes =
             |range: Range<u32>| inner.get(range.start as usize..range.end as usize).unwrap_or_default();
         let vxlan = dress.vni.map(vxlan::header);
@@ -140,9 +139,12 @@ impl<const ARRIVING: bool> Sink for Sending<'_, ARRIVING> {
         let addresses = if dress.from > 0 { inner.get(..ADDRESSES_LEN).unwrap_or_default() } else { &[] };
         let tag = dress.tag.bytes();
         let tag = if dress.tag.is_some() { &tag[..] } else { &[] };
-        let head = self.tx.head(&[vxlan, addresses, tag, bytes(dress.from..origin.split.min(len))]);
-        let from = origin.at + dress.from.saturating_sub(origin.split);
-        let range = TxRange { frame: frame.frame, from, to: origin.at + len.saturating_sub(origin.split) };
+        // A copy may have been cut shorter.
+        let len = u32::try_from(inner.len()).unwrap_or(u32::MAX);
+        let split = origin.split.min(len);
+        let head = self.tx.head(&[vxlan, addresses, tag, bytes(dress.from..split)]);
+        let from = origin.at + dress.from.saturating_sub(split);
+        let range = TxRange { frame: frame.frame, from, to: (origin.at + len - split).min(origin.end) };
         self.tx.push_one(port, head.unwrap_or(Head::NONE), range, offload, entropy);
     }
 }

@@ -176,11 +176,11 @@ impl Topology {
                 is_special: has_flood_vlans || mirrors.is_some() || config.snooping.is_some(),
                 has_flood_vlans,
                 mirrors,
-                rules,
                 flooded: Vec::new(),
                 reported: Vec::new(),
                 segments,
                 everywhere: Vec::new(),
+                rules,
                 config,
             };
             let number = u8::try_from(built.bridges.len()).unwrap_or(u8::MAX);
@@ -291,18 +291,18 @@ impl Topology {
             self.edges.resize(at + 1, Edge::ABSENT);
         }
         let mut edge = Edge::new(&port, &mut self.vlan_sets);
-        match self.bridges.get_mut(usize::from(port.bridge)) {
-            Some(bridge) if bridge.is_reserved(port.id) => edge = edge.reserved(),
-            Some(bridge) => {
+        if let Some(bridge) = self.bridges.get_mut(usize::from(port.bridge)) {
+            if bridge.is_reserved(port.id) {
+                edge = edge.reserved();
+            } else {
                 bridge.snoop(&port);
-                if let Some(rules) = &mut bridge.rules
-                    && edge.kind != Kind::Tunnel
+                if edge.kind != Kind::Tunnel
+                    && let Some(rules) = &mut bridge.rules
                 {
                     rules.add_port(port.id);
                     edge.follow_rules();
                 }
             }
-            None => {}
         }
         self.edges[at] = edge;
         self.ports[at] = Some(port);
@@ -356,16 +356,16 @@ impl Topology {
         self.ports.len()
     }
 
-    /// One more than the largest id of a rule.
-    pub(super) fn rule_ids(&self) -> usize {
-        self.bridges.iter().filter_map(|bridge| bridge.rules.as_ref()).map(Rules::ids).max().unwrap_or(0)
-    }
-
     /// One more than the largest number of a mirror that is counted.
-    pub(crate) fn mirror_numbers(&self) -> usize {
+    pub(super) fn mirror_numbers(&self) -> usize {
         let mirrors = self.bridges.iter().flat_map(|bridge| &bridge.config.mirrors);
         let counted = mirrors.map(|mirror| mirror.id).filter(|id| *id < Mirror::MAX_ID);
         counted.max().map_or(0, |id| id as usize + 1)
+    }
+
+    /// One more than the largest id of a rule.
+    pub(super) fn rule_ids(&self) -> usize {
+        self.bridges.iter().filter_map(|bridge| bridge.rules.as_ref()).map(Rules::ids).max().unwrap_or(0)
     }
 
     pub(crate) fn bridge(&self, number: u8) -> Option<&BridgeState> {

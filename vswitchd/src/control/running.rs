@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use vswitch_core::policer::Policer;
 use vswitch_core::port::{Carries, Group, Policers, Port, Tunnel};
-use vswitch_core::switch::{Bridge, Topology, TopologyError};
+use vswitch_core::switch::{Bridge, Groups, Topology, TopologyError};
 use vswitch_core::{Attachment, MacTable, PortId};
 
 /// A port that runs, up or down.
@@ -148,6 +148,8 @@ pub(super) struct Running {
     pub(super) peers: BTreeMap<IpAddr, RunningPeer>,
     pub(super) underlay: Underlay,
     pub(super) macs: Arc<MacTable>,
+    /// Who listens to which multicast group.
+    pub(super) groups: Arc<Groups>,
     pub(super) setup: Arc<Setup>,
     numbers: Numbers,
     fresh: Vec<PortId>,
@@ -165,6 +167,7 @@ impl Running {
             peers: BTreeMap::new(),
             underlay: Underlay::default(),
             macs: Arc::new(macs),
+            groups: Arc::default(),
             setup: Arc::default(),
             numbers: Numbers::default(),
             fresh: Vec::new(),
@@ -257,6 +260,7 @@ impl Running {
         self.setup = Arc::new(Setup {
             topology: Arc::new(topology),
             macs: Some(Arc::clone(&self.macs)),
+            groups: Some(Arc::clone(&self.groups)),
             links,
             receivers: self.underlay.receivers(),
             busy_poll: Duration::from_micros(config.datapath.busy_poll.into()),
