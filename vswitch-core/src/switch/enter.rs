@@ -82,7 +82,7 @@ pub(super) fn enter<'a, S: Sink>(
             let entered = if port.enters_plainly {
                 ingress_plain(tables, port, number, arrived, place, sink)
             } else if port.is_watched | port.has_rules {
-                return ingress_by_all_rules(tables, (port, 0), number, (offload, bytes), place, sink);
+                return ingress_watched(tables, port, number, (offload, bytes), place, sink);
             } else {
                 ingress_other(tables, (port, None), number, arrived, place, sink)
             };
@@ -224,9 +224,23 @@ fn ingress_other<'a, S: Sink>(
     frame.settle(tables, bridge, admitted, place, sink)
 }
 
+/// [`ingress_by_all_rules`] of what a link has brought: its own, because its frames should not pay for those that come
+/// otherwise.
+#[inline(never)]
+fn ingress_watched<'a, S: Sink>(
+    tables: &Tables<'a>,
+    port: &'a Edge,
+    number: u32,
+    arrived: (&'a Offload, &'a [u8]),
+    place: &mut Option<Entered<'a>>,
+    sink: &mut S,
+) -> Result<(), Verdict> {
+    ingress_by_all_rules(tables, (port, 0), number, arrived, place, sink)
+}
+
 /// The same for a port with VLANs of its own, of whatever kind it is and whatever else is asked there; `base` is where
 /// the frame begins. A frame that ends here has been counted.
-#[inline(never)]
+#[inline(always)]
 pub(super) fn ingress_by_all_rules<'a, S: Sink>(
     tables: &Tables<'a>,
     (port, base): (&'a Edge, u32),
