@@ -273,37 +273,54 @@ impl<'a> Candidate<'a> {
     }
 
     /// [`ingress_by_all_rules`]; `Some` where the bridge's rules are its end.
+    #[inline(always)]
     fn ask_all<S: Sink>(
         &self,
         tables: &Tables<'a>,
         place: &mut Option<Entered<'a>>,
         sink: &mut S,
     ) -> Result<Option<Verdict>, DropReason> {
-        let port = self.port;
-        if port.is_reserved {
+        if self.port.is_reserved {
             return Err(DropReason::MirrorOutput);
         }
         let bridge = self.check(tables, None, sink)?;
-        // What the switch lets in a second time has been looked at; what it says itself is true.
-        let is_watched = S::ARRIVING && port.is_watched;
         if let Some(rules) = &bridge.rules {
-            if is_watched {
-                self.watch(tables.topology, sink)?;
-            }
-            if let Some(mirrors) = &bridge.mirrors {
-                return self.follow_seen(tables, bridge, (rules, mirrors), sink).map(Some);
-            }
-            let unread = self.entered(tables, bridge, Admitted::UNREAD)?;
-            if let Some(verdict) = rules::follow(tables, rules, &unread, sink)? {
-                return Ok(Some(verdict));
-            }
+            return self.ask_rules(tables, bridge, rules, place, sink);
         }
         let admitted = self.admit(tables, bridge)?;
-        if is_watched && bridge.rules.is_none() {
-            self.watch(tables.topology, sink)?;
-        }
+        self.watch_once(tables, sink)?;
         self.settle(tables, bridge, admitted, place, sink)?;
         Ok(None)
+    }
+
+    /// The same in a bridge that has rules.
+    #[inline(never)]
+    fn ask_rules<S: Sink>(
+        &self,
+        tables: &Tables<'a>,
+        bridge: &'a BridgeState,
+        rules: &Rules,
+        place: &mut Option<Entered<'a>>,
+        sink: &mut S,
+    ) -> Result<Option<Verdict>, DropReason> {
+        self.watch_once(tables, sink)?;
+        if let Some(mirrors) = &bridge.mirrors {
+            return self.follow_seen(tables, bridge, (rules, mirrors), sink).map(Some);
+        }
+        let unread = self.entered(tables, bridge, Admitted::UNREAD)?;
+        if let Some(verdict) = rules::follow(tables, rules, &unread, sink)? {
+            return Ok(Some(verdict));
+        }
+        let admitted = self.admit(tables, bridge)?;
+        self.settle(tables, bridge, admitted, place, sink)?;
+        Ok(None)
+    }
+
+    /// [`Self::watch`], where that is due: what the switch lets in a second time has been looked at; what it says itself
+    /// is true.
+    #[inline(always)]
+    fn watch_once<S: Sink>(&self, tables: &Tables<'a>, sink: &mut S) -> Result<(), DropReason> {
+        if S::ARRIVING && self.port.is_watched { self.watch(tables.topology, sink) } else { Ok(()) }
     }
 
     /// The frame with these tags, wherever it may go.
@@ -382,6 +399,7 @@ impl<'a> Candidate<'a> {
     }
 
     /// What the VLANs of its port say.
+    #[inline(always)]
     fn admit(&self, tables: &Tables<'a>, bridge: &BridgeState) -> Result<Admitted, DropReason> {
         let sets = &tables.topology.vlan_sets;
         match self.port.kind {
