@@ -70,6 +70,8 @@ pub(super) struct Hit {
 enum Look {
     Hit(Hit),
     Miss,
+    /// One that has aged out, unless entries of its bridge live longer than others.
+    Past(Hit),
     /// Somebody made a change meanwhile: neither is certain.
     Again,
 }
@@ -105,7 +107,7 @@ impl MacTable {
         match self.look(now, segment, spot) {
             Look::Hit(hit) => PortId::new(hit.port),
             Look::Miss => None,
-            Look::Again => self.lookup_again(now, segment, spot),
+            Look::Past(_) | Look::Again => self.lookup_again(now, segment, spot),
         }
     }
 
@@ -164,6 +166,9 @@ impl MacTable {
         for _ in 0..RETRIES {
             match self.look(now, segment, &self.spot(segment, mac)) {
                 Look::Hit(hit) => return Some(hit),
+                Look::Past(hit) => {
+                    return (!self.has_aged(segment.bridge().into(), hit.value, now.tick)).then_some(hit);
+                }
                 Look::Miss => return None,
                 Look::Again => {}
             }
@@ -187,22 +192,12 @@ impl MacTable {
             if found.value.is_vacant() || !is_same_index() {
                 return Look::Again;
             }
-            return match found.meant.checked_sub(1) {
-                Some(port) if !now.is_past(found.value) || self.is_young(now, segment, found.value) => {
-                    Look::Hit(Hit { slot: found.slot, value: found.value, port })
-                }
-                _ => Look::Miss,
-            };
+            let Some(port) = found.meant.checked_sub(1) else { return Look::Miss };
+            let hit = Hit { slot: found.slot, value: found.value, port };
+            return if now.is_past(found.value) { Look::Past(hit) } else { Look::Hit(hit) };
         }
         let was_displaced = self.displaced.load(Ordering::Acquire) != displaced;
         if was_displaced || !is_same_index() { Look::Again } else { Look::Miss }
-    }
-
-    /// Whether an entry that would have aged out in some bridge lives in that of `segment`.
-    #[cold]
-    #[inline(never)]
-    fn is_young(&self, now: &Moment, segment: Segment, value: Value) -> bool {
-        !self.has_aged(segment.bridge().into(), value, now.tick)
     }
 
     /// Refreshes what was found; a slot that changed meanwhile is left alone.

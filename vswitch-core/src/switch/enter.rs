@@ -99,6 +99,16 @@ pub(super) fn enter<'a, S: Sink>(
     }
 }
 
+/// The end of a frame in `place` that is kept from all; whoever looks on sees it.
+#[cold]
+#[inline(never)]
+fn kept<S: Sink>(tables: &Tables<'_>, place: &mut Option<Entered<'_>>, sink: &mut S) -> DropReason {
+    if let Some(entered) = place.take() {
+        mirrors::copy_refused(tables, &entered, sink);
+    }
+    DropReason::ReservedGroup
+}
+
 #[cold]
 fn dropped<S: Sink>(port: Option<PortId>, reason: DropReason, sink: &mut S) -> Verdict {
     sink.drop(port, reason);
@@ -386,32 +396,18 @@ impl<'a> Candidate<'a> {
         let (dst, src) = ethernet::addresses(self.inner()).ok_or(DropReason::ShortFrame)?;
         let segment = Segment::new(self.bridge, admitted.vlan).ok_or(DropReason::NoSuchPort)?;
         sink.note(Step::Admitted { port: port.id, segment, priority: admitted.priority() });
-        //= IEEE 802.1Q §8.6.3: reserved addresses are not forwarded.
-        if dst.is_reserved_group() && !bridge.config.forward_bpdu {
-            return Err(self.kept(tables, bridge, admitted, sink));
-        }
+        let is_reserved = dst.is_reserved_group();
         let [src, dst] = tables.macs.spots(segment, [src, dst]);
         *place = Some(Entered { bridge, bytes, port, offload, src, dst, segment, admitted, base, frame });
+        //= IEEE 802.1Q §8.6.3: reserved addresses are not forwarded.
+        if is_reserved && !bridge.config.forward_bpdu {
+            return Err(kept(tables, place, sink));
+        }
         Ok(())
     }
 }
 
 impl<'a> Candidate<'a> {
-    /// The end of a frame that is kept from all; whoever looks on sees it.
-    #[cold]
-    fn kept<S: Sink>(
-        &self,
-        tables: &Tables<'a>,
-        bridge: &'a BridgeState,
-        admitted: Admitted,
-        sink: &mut S,
-    ) -> DropReason {
-        if let Ok(entered) = self.entered(tables, bridge, admitted) {
-            mirrors::copy_refused(tables, &entered, sink);
-        }
-        DropReason::ReservedGroup
-    }
-
     /// What the VLANs of its port say.
     #[inline(always)]
     fn admit(&self, tables: &Tables<'a>, bridge: &BridgeState) -> Result<Admitted, DropReason> {

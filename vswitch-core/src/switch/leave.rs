@@ -55,7 +55,7 @@ fn pass<S: Sink>(
         return pass_specially(tables, frame, offload, last, sink);
     }
     let decision = decide(tables, frame, last, sink);
-    carry_out(tables, frame, offload, &decision, sink)
+    carry_out(tables, frame, offload, decision, sink)
 }
 
 /// What was decided is done.
@@ -64,10 +64,10 @@ pub(super) fn carry_out<S: Sink>(
     tables: &Tables<'_>,
     frame: &Entered<'_>,
     offload: &Offload,
-    decision: &Decision<'_>,
+    decision: Decision<'_>,
     sink: &mut S,
 ) -> Verdict {
-    match *decision {
+    match decision {
         Decision::To(port) => to(tables, frame, offload, port, sink).unwrap_or(Verdict::To(port.id)),
         Decision::Flood => flood(tables, frame, offload, sink).unwrap_or(Verdict::Flood(frame.segment)),
         Decision::Drop(reason) => dropped(frame, reason, sink),
@@ -124,6 +124,7 @@ fn room(mtu: u16, ipv6: bool) -> usize {
 }
 
 /// What the addresses say.
+#[derive(Clone, Copy)]
 pub(super) enum Decision<'a> {
     To(&'a Edge),
     Flood,
@@ -268,6 +269,7 @@ fn to_by_all_rules<S: Sink>(
 }
 
 /// Whether `port` is in the bridge of `segment`, or in the tunnel's case shares it, and is not for copies alone.
+#[inline(always)]
 pub(super) fn is_of(topology: &Topology, port: &Edge, segment: Segment) -> bool {
     let carried = match port.kind {
         Kind::Tunnel => shares(topology, port, segment),

@@ -77,7 +77,7 @@ impl<const ARRIVING: bool> Sink for Sending<'_, ARRIVING> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn learn(&mut self, frame: &Entered<'_>) -> Learned {
         let learned = self.macs.learn_at(&self.now, frame.segment, &frame.src, frame.port.id);
         if learned != Learned::Same {

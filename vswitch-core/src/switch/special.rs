@@ -44,10 +44,10 @@ pub(super) fn pass_unseen<S: Sink>(
     } else {
         decide(tables, frame, last, sink)
     };
-    match (&decision, frame.bridge.config.snooping) {
+    match (decision, frame.bridge.config.snooping) {
         (Decision::Flood, Some(snooping)) if frame.dst.mac().is_group() => {
             multicast::send(tables, frame, offload, snooping, sink)
         }
-        _ => carry_out(tables, frame, offload, &decision, sink),
+        (decision, _) => carry_out(tables, frame, offload, decision, sink),
     }
 }
