@@ -124,6 +124,7 @@ fn room(mtu: u16, ipv6: bool) -> usize {
 }
 
 /// What the addresses say.
+#[derive(Clone, Copy)]
 pub(super) enum Decision<'a> {
     To(&'a Edge),
     Flood,
