@@ -30,6 +30,10 @@
 //! that, whatever ages out or is flushed there is cleared at once and the oldest first, because the heap
 //! remembers the order. In larger ones it is known by the second, with a second chance (see `order.rs`).
 //!
+//! A bridge may have a limit and an ageing time of its own. At its limit it takes from its own ports by the same
+//! rules, whatever room the table has; at the table's, from whoever has most, in whatever bridge. Readers hold
+//! an entry against the shortest ageing time of all, and ask which is its bridge's only where that is past.
+//!
 //! # Thread-safety
 //! Keys and values are written under the lock, but for one thing: a refresh replaces a value by one with
 //! another tick.
