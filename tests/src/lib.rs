@@ -21,6 +21,8 @@ pub mod node;
 pub mod numbered;
 pub mod offload_body;
 pub mod ovs;
+pub mod ovsdb_client;
+pub mod ovsdb_follower;
 pub mod ovsdb_rows_body;
 pub mod ovsdb_server;
 pub mod packaged;
