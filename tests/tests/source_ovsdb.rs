@@ -326,7 +326,7 @@ fn a_schema_that_is_converted_while_it_is_followed_is_read_anew() {
     let mut follower = Follower::start(&server.remote());
     follower.until_ports(&["br0"]);
     let mut schema = OvsdbServer::schema();
-    schema["tables"]["Interface"]["columns"].as_object_mut().unwrap().remove("error").unwrap();
+    schema["tables"]["Interface"]["columns"].as_object_mut().unwrap().remove("link_resets").unwrap();
     schema["version"] = Value::from("8.0.0");
     server.convert(&schema);
     server.vsctl("add-port br0 p1");
@@ -344,7 +344,7 @@ fn a_row_that_a_tool_spoils_is_put_right_and_a_row_that_is_gone_hinders_nothing(
     follower.until_ports(&["br0", "p1"]);
     follower.carry_out();
     server.until("get interface p1 ofport", "2");
-    server.vsctl("set interface p1 ofport=77 mac_in_use=\\\"02:00:00:00:00:07\\\"");
+    server.vsctl("set interface p1 ofport=77");
     server.until("get interface p1 ofport", "2");
     server.vsctl("set open . datapath_types=[]");
     server.until("get open . datapath_types", "[netdev, system]");

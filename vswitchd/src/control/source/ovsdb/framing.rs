@@ -4,8 +4,10 @@
 
 use serde_json::Value;
 
-/// The longest message, in bytes: some hundred thousand interfaces.
-const MAX_LEN: usize = 256 << 20;
+/// The longest message, in bytes: some fifty thousand interfaces. Read, it may take thirty times as much.
+pub(super) const MAX_LEN: usize = 64 << 20;
+/// How deep a message may be: a map in a row of a table of an update is at eight.
+const MAX_DEPTH: usize = 64;
 
 /// Why a stream cannot be read on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -16,6 +18,9 @@ pub(super) enum Garbled {
     /// A message of more bytes than are taken.
     #[error("it sends a message of more than {MAX_LEN} bytes")]
     TooLong,
+    /// Objects in objects without end.
+    #[error("it sends JSON that is more than {MAX_DEPTH} deep")]
+    TooDeep,
     /// An object that is none.
     #[error("it sends JSON that cannot be read: {0}")]
     NoJson(String),
@@ -51,6 +56,7 @@ impl Framing {
                 continue;
             }
             match byte {
+                b'{' | b'[' if self.depth == MAX_DEPTH => return Err(Garbled::TooDeep),
                 b'{' | b'[' if self.depth > 0 || byte == b'{' => self.depth += 1,
                 b'}' | b']' if self.depth > 0 => {
                     self.depth -= 1;
@@ -109,10 +115,21 @@ mod tests {
             assert!(framing.next().is_err(), "{text}");
         }
         let mut framing = Framing::default();
-        framing.push("{\"a\":".repeat(100_000).as_bytes());
+        framing.push("{\"a\":".repeat(MAX_DEPTH).as_bytes());
         assert_eq!(framing.next(), Ok(None));
-        framing.push("1}".as_bytes());
-        framing.push("}".repeat(99_999).as_bytes());
-        assert!(matches!(framing.next(), Err(Garbled::NoJson(_))));
+        framing.push(b"[");
+        assert_eq!(framing.next(), Err(Garbled::TooDeep));
+    }
+
+    #[test]
+    fn a_message_without_end_is_given_up() {
+        let mut framing = Framing::default();
+        framing.push(b"{\"");
+        let piece = vec![b'x'; 1 << 20];
+        for _ in 0..MAX_LEN / piece.len() {
+            assert_eq!(framing.next(), Ok(None));
+            framing.push(&piece);
+        }
+        assert_eq!(framing.next(), Err(Garbled::TooLong));
     }
 }
