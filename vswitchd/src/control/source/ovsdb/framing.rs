@@ -11,7 +11,7 @@ const MAX_DEPTH: usize = 64;
 
 /// Why a stream cannot be read on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Garbled {
+pub enum Garbled {
     /// Something else than an object.
     #[error("it sends something else than JSON objects")]
     NoObject,
@@ -28,7 +28,7 @@ pub(super) enum Garbled {
 
 /// Bytes that have come, and how far they were looked at: each is looked at once.
 #[derive(Debug, Default)]
-pub(super) struct Framing {
+pub struct Framing {
     bytes: Vec<u8>,
     seen: usize,
     depth: usize,
@@ -38,12 +38,15 @@ pub(super) struct Framing {
 
 impl Framing {
     /// Adds what has come.
-    pub(super) fn push(&mut self, bytes: &[u8]) {
+    pub fn push(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
     }
 
     /// The next whole message, if it is there.
-    pub(super) fn next(&mut self) -> Result<Option<Value>, Garbled> {
+    ///
+    /// # Errors
+    /// What has come is none, and the stream cannot be read on.
+    pub fn message(&mut self) -> Result<Option<Value>, Garbled> {
         while let Some(byte) = self.bytes.get(self.seen).copied() {
             self.seen += 1;
             if self.in_string {
@@ -99,7 +102,7 @@ mod tests {
             let mut found = Vec::new();
             for piece in text.as_bytes().chunks(size) {
                 framing.push(piece);
-                while let Some(message) = framing.next().unwrap() {
+                while let Some(message) = framing.message().unwrap() {
                     found.push(message);
                 }
             }
@@ -112,13 +115,13 @@ mod tests {
         for text in ["]", "x", "[]", "1", "{]", "{\"a\":}", "\"\""] {
             let mut framing = Framing::default();
             framing.push(text.as_bytes());
-            assert!(framing.next().is_err(), "{text}");
+            assert!(framing.message().is_err(), "{text}");
         }
         let mut framing = Framing::default();
         framing.push("{\"a\":".repeat(MAX_DEPTH).as_bytes());
-        assert_eq!(framing.next(), Ok(None));
+        assert_eq!(framing.message(), Ok(None));
         framing.push(b"[");
-        assert_eq!(framing.next(), Err(Garbled::TooDeep));
+        assert_eq!(framing.message(), Err(Garbled::TooDeep));
     }
 
     #[test]
@@ -127,9 +130,9 @@ mod tests {
         framing.push(b"{\"");
         let piece = vec![b'x'; 1 << 20];
         for _ in 0..MAX_LEN / piece.len() {
-            assert_eq!(framing.next(), Ok(None));
+            assert_eq!(framing.message(), Ok(None));
             framing.push(&piece);
         }
-        assert_eq!(framing.next(), Err(Garbled::TooLong));
+        assert_eq!(framing.message(), Err(Garbled::TooLong));
     }
 }

@@ -20,7 +20,7 @@ const TRIES: u32 = 3;
 
 /// Why a conversation is over.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum SessionError {
+pub enum SessionError {
     /// What came is no message.
     #[error(transparent)]
     Garbled(#[from] Garbled),
@@ -64,7 +64,7 @@ impl Monitor {
 
 /// What outlives a conversation: rows as they were last told, and up to where.
 #[derive(Debug, Default)]
-pub(super) struct Known {
+pub struct Known {
     database: Database,
     /// The server's name for the newest change that was told, and the version of the schema it was told by.
     last: Option<String>,
@@ -75,14 +75,14 @@ pub(super) struct Known {
 
 /// A conversation.
 #[derive(Debug)]
-pub(super) struct Session {
+pub struct Session {
     known: Known,
     schema: Schema,
     monitor: Monitor,
     /// All rows have been told.
-    pub(super) monitored: bool,
+    pub monitored: bool,
     /// We hold the lock.
-    pub(super) locked: bool,
+    pub locked: bool,
     /// Rows changed since a wish was last read.
     changed: bool,
     /// What is in force, as control last said it.
@@ -98,7 +98,8 @@ pub(super) struct Session {
 
 impl Session {
     /// A conversation that begins, with what an earlier one left.
-    pub(super) fn begin(known: Known, report: Option<Report>) -> Self {
+    #[must_use]
+    pub fn begin(known: Known, report: Option<Report>) -> Self {
         let mut session = Self {
             known,
             schema: Schema::default(),
@@ -118,30 +119,31 @@ impl Session {
     }
 
     /// Its end, and what is left for the next.
-    pub(super) fn end(self) -> (Known, Option<Report>) {
+    #[must_use]
+    pub fn end(self) -> (Known, Option<Report>) {
         (self.known, self.report)
     }
 
     /// What is to be sent, in order.
-    pub(super) fn outgoing(&mut self) -> Vec<Value> {
+    pub fn outgoing(&mut self) -> Vec<Value> {
         self.write_back();
         std::mem::take(&mut self.outbox)
     }
 
     /// Asks whether the server is there.
-    pub(super) fn probe(&mut self) {
+    pub fn probe(&mut self) {
         self.ask("echo", "echo", json!([]));
     }
 
     /// What is in force from now on.
-    pub(super) fn report(&mut self, report: Report) {
+    pub fn report(&mut self, report: Report) {
         if self.report.as_ref() != Some(&report) {
             (self.report, self.settled, self.refusals) = (Some(report), false, 0);
         }
     }
 
     /// The wish, if it is another than before and ours to carry out.
-    pub(super) fn wish(&mut self) -> Option<Wish> {
+    pub fn wish(&mut self) -> Option<Wish> {
         if !(self.locked && self.monitored && self.changed) {
             return None;
         }
@@ -177,7 +179,7 @@ impl Session {
     ///
     /// # Errors
     /// The conversation cannot go on.
-    pub(super) fn take(&mut self, message: &Value) -> Result<(), SessionError> {
+    pub fn take(&mut self, message: &Value) -> Result<(), SessionError> {
         let params = || message.get("params").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
         match message.get("method").and_then(Value::as_str) {
             Some("echo") => {

@@ -146,13 +146,7 @@ impl Follower {
                     &[("server", &self.remote), ("reason", &error)],
                 );
             }
-            let [shortest, longest] = PAUSES;
-            // One that never lasts is not asked for all its rows over and over.
-            pause = match pause {
-                _ if lasted >= longest => Duration::ZERO,
-                before if before < shortest => shortest,
-                before => (before * 2).min(longest),
-            };
+            pause = pause_after(pause, lasted);
         }
     }
 
@@ -283,6 +277,17 @@ impl Follower {
     }
 }
 
+/// How long to wait after a conversation that `lasted`, where it was `pause` before. One that never lasts is not asked for
+/// all its rows over and over.
+fn pause_after(pause: Duration, lasted: Duration) -> Duration {
+    let [shortest, longest] = PAUSES;
+    match pause {
+        _ if lasted >= longest => Duration::ZERO,
+        before if before < shortest => shortest,
+        before => (before * 2).min(longest),
+    }
+}
+
 /// Sends as much as the stream takes.
 fn send(stream: &mut Stream, unsent: &mut Vec<u8>) -> io::Result<()> {
     let mut sent = 0;
@@ -319,7 +324,7 @@ fn receive(stream: &mut Stream, framing: &mut Framing, session: &mut Session) ->
             Ok(len) => {
                 pieces += 1;
                 framing.push(&piece[..len]);
-                while let Some(message) = framing.next().map_err(SessionError::from)? {
+                while let Some(message) = framing.message().map_err(SessionError::from)? {
                     session.take(&message)?;
                 }
             }
@@ -331,4 +336,20 @@ fn receive(stream: &mut Stream, framing: &mut Framing, session: &mut Session) ->
         }
     }
     Ok(pieces)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_is_lost_is_tried_at_once_and_one_that_never_lasts_ever_less() {
+        let mut pause = pause_after(PAUSES[1], Duration::from_secs(60));
+        let mut pauses = Vec::new();
+        for _ in 0..10 {
+            pauses.push(pause.as_millis());
+            pause = pause_after(pause, Duration::from_secs(1));
+        }
+        assert_eq!(pauses, [0, 100, 200, 400, 800, 1600, 3200, 6400, 8000, 8000]);
+    }
 }
