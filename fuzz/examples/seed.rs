@@ -11,6 +11,7 @@ use std::path::Path;
 use vswitch_core::Vni;
 use vswitch_core::wire::{ip, neigh, vxlan};
 use vswitch_tests::cni_body::CNI_SEEDS;
+use vswitch_tests::ovsdb_body::ovsdb_seeds;
 use vswitch_tests::pcap;
 
 /// The largest seed: longer ones make a fuzzer slow and are never needed.
@@ -56,6 +57,7 @@ fn main() -> io::Result<()> {
     seed(home, "probe", &probings())?;
     seed(home, "cluster", &cluster_lives())?;
     seed(home, "cni", &CNI_SEEDS.iter().map(|text| text.as_bytes().to_vec()).collect())?;
+    seed(home, "ovsdb", &ovsdb_seeds().into_iter().map(|text| [&[7], text.as_bytes()].concat()).collect())?;
     seed(home, "config", &files)
 }
 

@@ -4,18 +4,23 @@
 
 use serde_json::Value;
 
-/// The longest message, in bytes: some hundred thousand interfaces.
-const MAX_LEN: usize = 256 << 20;
+/// The longest message, in bytes: some fifty thousand interfaces. Read, it may take thirty times as much.
+pub(super) const MAX_LEN: usize = 64 << 20;
+/// How deep a message may be: a map in a row of a table of an update is at eight.
+const MAX_DEPTH: usize = 64;
 
 /// Why a stream cannot be read on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Garbled {
+pub enum Garbled {
     /// Something else than an object.
     #[error("it sends something else than JSON objects")]
     NoObject,
     /// A message of more bytes than are taken.
     #[error("it sends a message of more than {MAX_LEN} bytes")]
     TooLong,
+    /// Objects in objects without end.
+    #[error("it sends JSON that is more than {MAX_DEPTH} deep")]
+    TooDeep,
     /// An object that is none.
     #[error("it sends JSON that cannot be read: {0}")]
     NoJson(String),
@@ -23,7 +28,7 @@ pub(super) enum Garbled {
 
 /// Bytes that have come, and how far they were looked at: each is looked at once.
 #[derive(Debug, Default)]
-pub(super) struct Framing {
+pub struct Framing {
     bytes: Vec<u8>,
     seen: usize,
     depth: usize,
@@ -33,12 +38,15 @@ pub(super) struct Framing {
 
 impl Framing {
     /// Adds what has come.
-    pub(super) fn push(&mut self, bytes: &[u8]) {
+    pub fn push(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
     }
 
     /// The next whole message, if it is there.
-    pub(super) fn next(&mut self) -> Result<Option<Value>, Garbled> {
+    ///
+    /// # Errors
+    /// What has come is none, and the stream cannot be read on.
+    pub fn message(&mut self) -> Result<Option<Value>, Garbled> {
         while let Some(byte) = self.bytes.get(self.seen).copied() {
             self.seen += 1;
             if self.in_string {
@@ -51,6 +59,7 @@ impl Framing {
                 continue;
             }
             match byte {
+                b'{' | b'[' if self.depth == MAX_DEPTH => return Err(Garbled::TooDeep),
                 b'{' | b'[' if self.depth > 0 || byte == b'{' => self.depth += 1,
                 b'}' | b']' if self.depth > 0 => {
                     self.depth -= 1;
@@ -93,7 +102,7 @@ mod tests {
             let mut found = Vec::new();
             for piece in text.as_bytes().chunks(size) {
                 framing.push(piece);
-                while let Some(message) = framing.next().unwrap() {
+                while let Some(message) = framing.message().unwrap() {
                     found.push(message);
                 }
             }
@@ -106,13 +115,24 @@ mod tests {
         for text in ["]", "x", "[]", "1", "{]", "{\"a\":}", "\"\""] {
             let mut framing = Framing::default();
             framing.push(text.as_bytes());
-            assert!(framing.next().is_err(), "{text}");
+            assert!(framing.message().is_err(), "{text}");
         }
         let mut framing = Framing::default();
-        framing.push("{\"a\":".repeat(100_000).as_bytes());
-        assert_eq!(framing.next(), Ok(None));
-        framing.push("1}".as_bytes());
-        framing.push("}".repeat(99_999).as_bytes());
-        assert!(matches!(framing.next(), Err(Garbled::NoJson(_))));
+        framing.push("{\"a\":".repeat(MAX_DEPTH).as_bytes());
+        assert_eq!(framing.message(), Ok(None));
+        framing.push(b"[");
+        assert_eq!(framing.message(), Err(Garbled::TooDeep));
+    }
+
+    #[test]
+    fn a_message_without_end_is_given_up() {
+        let mut framing = Framing::default();
+        framing.push(b"{\"");
+        let piece = vec![b'x'; 1 << 20];
+        for _ in 0..MAX_LEN / piece.len() {
+            assert_eq!(framing.message(), Ok(None));
+            framing.push(&piece);
+        }
+        assert_eq!(framing.message(), Err(Garbled::TooLong));
     }
 }
