@@ -438,7 +438,7 @@ impl Control {
         if active_file_ports(&self.file, &self.state, &self.node).any(|port| port.name == name) {
             return Err(RpcError::refused(format!(
                 "port \"{name}\" is in {}; \"port set\" changes it, \"port del\" deletes it",
-                self.path.as_deref().unwrap_or(Path::new("the file")).display()
+                self.path.as_deref().unwrap_or_else(|| Path::new("the file")).display()
             )));
         }
         let port =
