@@ -21,6 +21,7 @@ pub mod node;
 pub mod numbered;
 pub mod offload_body;
 pub mod ovs;
+pub mod ovs_seat;
 pub mod ovsdb_rows_body;
 pub mod ovsdb_server;
 pub mod packaged;
