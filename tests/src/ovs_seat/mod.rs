@@ -4,8 +4,10 @@
 //! What is typed on such a host is a script of the shell with the stock tools, word for word the same for both
 //! switches. Not here: what a test expects.
 
+mod stage;
 mod wires;
 
+pub use stage::Stage;
 pub use wires::{Nodes, V4, V6, reach};
 
 use crate::daemon::{Directory, Host, Raw, Said, hush, program};
