@@ -9,7 +9,7 @@ mod stage;
 mod wires;
 
 pub use stage::Stage;
-pub use wires::{Nodes, V4, V6, reach};
+pub use wires::{Facing, Nodes, V4, V6, reach};
 
 use crate::daemon::{Directory, Host, Raw, Said, hush, program};
 use crate::lab::{Daemon, Lab, Namespace, check, skip, until};

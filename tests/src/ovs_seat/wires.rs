@@ -42,24 +42,11 @@ impl Nodes {
         wire.bridge("wire", &[]);
         let host = |n: usize| {
             let seat = Seat::new(lab, &format!("h{n}"), switches[n]);
-            seat.host().veth("under", &wire, &format!("w{n}"));
-            wire.ip(&format!("link set dev w{n} master wire"));
-            let link = if in_bridge[n] {
-                if switches[n] == Switch::Stock {
-                    seat.host().ethtool("under", "tx off");
-                }
-                seat.bridge("br-phy");
-                seat.sh("ovs-vsctl add-port br-phy under");
-                "br-phy"
-            } else {
-                "under"
-            };
-            seat.host().address(link, &format!("{}/24", V4[n]));
-            seat.host().address(link, &format!("{}/64", V6[n]));
+            join(&seat, &wire, n, in_bridge[n]);
             seat
         };
         let seats = [host(0), host(1)];
-        // A datagram that ends in a packet socket must carry its checksum.
+        // A datagram that ends in a packet socket of stock Open vSwitch must carry its checksum.
         for n in 0..2 {
             if !in_bridge[n] && switches[1 - n] == Switch::Stock {
                 seats[n].host().ethtool("under", "tx off");
@@ -67,6 +54,56 @@ impl Nodes {
         }
         Self { seats, wire }
     }
+}
+
+/// A host with a switch, and one whose kernel makes its tunnels.
+#[derive(Debug)]
+pub struct Facing {
+    /// The host that ends in .112.
+    pub seat: Seat,
+    /// The other, with the link `under` and both addresses that end in 116.
+    pub kernel: Namespace,
+    /// Where the wire is, as in [`Nodes`].
+    pub wire: Namespace,
+}
+
+impl Facing {
+    /// Both on one wire; see [`Nodes::new`].
+    ///
+    /// # Panics
+    /// When that fails.
+    #[must_use]
+    pub fn new(lab: &Lab, switch: Switch) -> Self {
+        let wire = lab.namespace("wire");
+        wire.bridge("wire", &[]);
+        let seat = Seat::new(lab, "h0", switch);
+        join(&seat, &wire, 0, switch == Switch::Stock);
+        let kernel = lab.namespace("kernel");
+        kernel.veth("under", &wire, "w1");
+        wire.ip("link set dev w1 master wire");
+        kernel.address("under", &format!("{}/24", V4[1]));
+        kernel.address("under", &format!("{}/64", V6[1]));
+        if switch == Switch::Stock {
+            kernel.ethtool("under", "tx off");
+        }
+        Self { seat, kernel, wire }
+    }
+}
+
+/// Puts host `n` on the wire with its addresses, through a bridge of its switch or not.
+fn join(seat: &Seat, wire: &Namespace, n: usize, in_bridge: bool) {
+    seat.host().veth("under", wire, &format!("w{n}"));
+    wire.ip(&format!("link set dev w{n} master wire"));
+    if seat.switch() == Switch::Stock {
+        seat.host().ethtool("under", "tx off");
+    }
+    let link = if in_bridge { "br-phy" } else { "under" };
+    if in_bridge {
+        seat.bridge(link);
+        seat.sh("ovs-vsctl add-port br-phy under");
+    }
+    seat.host().address(link, &format!("{}/24", V4[n]));
+    seat.host().address(link, &format!("{}/64", V6[n]));
 }
 
 /// Waits until `to` answers: a switch that learns its way, or asks for an address of the underlay, loses what comes
