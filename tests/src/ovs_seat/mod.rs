@@ -91,10 +91,15 @@ impl Seat {
 
     fn inside(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = self.host.command(program);
+        self.at_home(&mut command);
+        command
+    }
+
+    /// Has the programs of Open vSwitch find their files in this run directory.
+    fn at_home(&self, command: &mut Command) {
         for variable in ["OVS_RUNDIR", "OVS_LOGDIR", "OVS_DBDIR", "OVS_SYSCONFDIR"] {
             command.env(variable, &self.directory.0);
         }
-        command
     }
 
     /// Starts the database server with the rows that it had.
@@ -183,6 +188,14 @@ impl Seat {
         let status = std::fs::read_to_string(format!("/proc/{}/stat", self.vswitchd().pid()));
         // A dead child of ours that nobody has waited for is a zombie.
         status.is_ok_and(|text| !text.contains(") Z "))
+    }
+
+    /// A stock tool that talks to this host's database or switch; not started yet. It is in no namespace, and needs none.
+    #[must_use]
+    pub fn tool(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        self.at_home(&mut command);
+        command
     }
 
     /// Runs a script of the shell on the host, with the stock tools at home there; a command that fails ends it. What
