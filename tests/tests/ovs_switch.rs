@@ -43,6 +43,40 @@ fn ports_of_a_bridge_talk_and_so_does_the_host(lab: &Lab, switch: Switch) {
     reach(&a, ip("10.1.1.2"));
 }
 
+fn internal_ports_moved_into_namespaces_are_pods(lab: &Lab, switch: Switch) {
+    let seat = Seat::new(lab, "h", switch);
+    seat.bridge("br0");
+    let pods = [1, 2].map(|n| {
+        let pod = lab.namespace(&format!("pod{n}"));
+        let port = format!("int{n}");
+        seat.sh(&format!(
+            "ovs-vsctl add-port br0 {port} tag=10 -- set interface {port} type=internal
+             ip link set dev {port} netns {}",
+            pod.name()
+        ));
+        pod.address(&port, &format!("10.1.1.{n}/24"));
+        pod.address(&port, &format!("fd10::{n}/64"));
+        if switch == Switch::Stock {
+            pod.ethtool(&port, "tx off");
+        }
+        pod
+    });
+    for (one, other) in [("10.1.1.1", "10.1.1.2"), ("fd10::1", "fd10::2")] {
+        reach(&pods[0], ip(other));
+        talk(&pods[0], ip(one), &pods[1], ip(other));
+    }
+    // A change elsewhere leaves them where they are.
+    seat.sh("ovs-vsctl add-port br0 int3 -- set interface int3 type=internal");
+    seat.sh("ovs-vsctl set port int2 tag=20");
+    seat.settle();
+    silence(&pods[0], ip("10.1.1.2"));
+    seat.sh("ovs-vsctl set port int2 tag=10");
+    seat.settle();
+    reach(&pods[0], ip("10.1.1.2"));
+    seat.sh("ovs-vsctl del-port int2");
+    silence(&pods[0], ip("10.1.1.2"));
+}
+
 fn vlans_of_access_and_trunk_ports_are_dressed_as_the_columns_say(lab: &Lab, switch: Switch) {
     let seat = Seat::new(lab, "h", switch);
     seat.bridge("br0");
@@ -340,6 +374,7 @@ fn static_stations_are_sent_to_and_never_move(lab: &Lab, switch: Switch) {
 on_seats! {
     stock: Stock => {
         ports_of_a_bridge_talk_and_so_does_the_host,
+        internal_ports_moved_into_namespaces_are_pods,
         vlans_of_access_and_trunk_ports_are_dressed_as_the_columns_say,
         a_dot1q_tunnel_wraps_what_customers_send,
         bridges_are_apart_until_a_patch_joins_them,
@@ -349,5 +384,11 @@ on_seats! {
         bridge_protocols_stay_local_unless_the_bridge_forwards_them,
         a_protected_port_talks_to_others_only,
         static_stations_are_sent_to_and_never_move,
+    }
+}
+
+on_seats! {
+    ours: Ours => {
+        internal_ports_moved_into_namespaces_are_pods,
     }
 }
