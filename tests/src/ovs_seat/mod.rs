@@ -239,15 +239,12 @@ impl Seat {
         let pod =
             lab.namespace(&format!("{}-{port}", self.host.name().rsplit('-').next().unwrap_or_default()));
         hush_links(&pod);
-        self.host.veth(port, &pod, "eth0");
-        if self.switch == Switch::Stock {
-            // That datapath passes on what a veth leaves undone as if it were done.
-            pod.ethtool("eth0", "tx off tso off gso off");
-        }
+        self.sh(&format!("ovs-vsctl add-port {bridge} {port} {words} -- set interface {port} type=internal"));
+        self.sh(&format!("ip link set dev {port} netns {} name eth0", pod.name()));
+        pod.ip("link set dev eth0 up");
         for address in addresses {
             pod.address("eth0", address);
         }
-        self.sh(&format!("ovs-vsctl add-port {bridge} {port} {words}"));
         pod
     }
 
