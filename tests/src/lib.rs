@@ -21,6 +21,7 @@ pub mod node;
 pub mod numbered;
 pub mod offload_body;
 pub mod ovs;
+pub mod ovs_seat;
 pub mod ovsdb_body;
 pub mod ovsdb_client;
 pub mod ovsdb_follower;

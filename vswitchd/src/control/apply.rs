@@ -95,6 +95,7 @@ impl Control {
     pub(super) fn replace_mac_table(&mut self, limit: u32) {
         let macs = MacTable::new(limit, self.file.mac_table.ageing, self.seed);
         self.running.replace_macs(macs, &self.file, clock::now());
+        self.tune_bridges();
     }
 
     /// One pass over everything: what is wished, what runs, what waits for something. Cheap when nothing is to do.

@@ -89,6 +89,8 @@ impl Ovs {
                 forward_bpdu: config.forward_bpdu,
                 flood_vlans: config.flood_vlans.clone(),
                 vlan_limit: if config.vlan_limit == 1 { 1 } else { 2 },
+                // Nobody can add a flow yet, and without one such a bridge drops.
+                rules: config.fail_secure.then(Vec::new),
                 ..Bridge::default()
             };
         }
