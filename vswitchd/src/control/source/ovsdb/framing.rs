@@ -1,7 +1,8 @@
-//! Where one message ends: JSON-RPC over a stream has no other frame than its own braces (RFC 7047 §4).
+//! Messages of a database server: how large they may be, and why a stream cannot be read on.
 //!
-//! Not here: what a message says.
+//! Not here: where a message ends (see [`Objects`]), and what it says.
 
+use crate::control::objects::{NoObject, Objects};
 use serde_json::Value;
 
 /// The longest message, in bytes: some fifty thousand interfaces. Read, it may take thirty times as much.
@@ -26,20 +27,20 @@ pub enum Garbled {
     NoJson(String),
 }
 
-/// Bytes that have come, and how far they were looked at: each is looked at once.
-#[derive(Debug, Default)]
-pub struct Framing {
-    bytes: Vec<u8>,
-    seen: usize,
-    depth: usize,
-    in_string: bool,
-    escaped: bool,
+/// Bytes that have come, cut into messages.
+#[derive(Debug)]
+pub struct Framing(Objects);
+
+impl Default for Framing {
+    fn default() -> Self {
+        Self(Objects::new(MAX_LEN, MAX_DEPTH))
+    }
 }
 
 impl Framing {
     /// Adds what has come.
     pub fn push(&mut self, bytes: &[u8]) {
-        self.bytes.extend_from_slice(bytes);
+        self.0.push(bytes);
     }
 
     /// The next whole message, if it is there.
@@ -47,68 +48,19 @@ impl Framing {
     /// # Errors
     /// What has come is none, and the stream cannot be read on.
     pub fn message(&mut self) -> Result<Option<Value>, Garbled> {
-        while let Some(byte) = self.bytes.get(self.seen).copied() {
-            self.seen += 1;
-            if self.in_string {
-                match byte {
-                    _ if self.escaped => self.escaped = false,
-                    b'\\' => self.escaped = true,
-                    b'"' => self.in_string = false,
-                    _ => {}
-                }
-                continue;
-            }
-            match byte {
-                b'{' | b'[' if self.depth == MAX_DEPTH => return Err(Garbled::TooDeep),
-                b'{' | b'[' if self.depth > 0 || byte == b'{' => self.depth += 1,
-                b'}' | b']' if self.depth > 0 => {
-                    self.depth -= 1;
-                    if self.depth == 0 {
-                        return self.take().map(Some);
-                    }
-                }
-                b'"' if self.depth > 0 => self.in_string = true,
-                _ if self.depth > 0 || byte.is_ascii_whitespace() => {}
-                _ => return Err(Garbled::NoObject),
-            }
-        }
-        if self.bytes.len() > MAX_LEN { Err(Garbled::TooLong) } else { Ok(None) }
-    }
-
-    fn take(&mut self) -> Result<Value, Garbled> {
-        let message = serde_json::from_slice(&self.bytes[..self.seen]);
-        self.bytes.drain(..self.seen);
-        self.seen = 0;
-        if self.bytes.is_empty() {
-            // What a large message took is not kept for small ones.
-            self.bytes = Vec::new();
-        }
-        message.map_err(|error| Garbled::NoJson(error.to_string()))
+        let object = self.0.next().map_err(|error| match error {
+            NoObject::Else => Garbled::NoObject,
+            NoObject::TooLong => Garbled::TooLong,
+            NoObject::TooDeep => Garbled::TooDeep,
+        })?;
+        let read = |object: Vec<u8>| serde_json::from_slice(&object);
+        object.map(read).transpose().map_err(|error| Garbled::NoJson(error.to_string()))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn messages_are_found_however_they_are_cut() {
-        let text = r#" {"a":"}\"{","b":[{}]}{"c":1}
-            {"d":null}"#;
-        let wanted = [json!({"a": "}\"{", "b": [{}]}), json!({"c": 1}), json!({"d": null})];
-        for size in 1..text.len() {
-            let mut framing = Framing::default();
-            let mut found = Vec::new();
-            for piece in text.as_bytes().chunks(size) {
-                framing.push(piece);
-                while let Some(message) = framing.message().unwrap() {
-                    found.push(message);
-                }
-            }
-            assert_eq!(found, wanted, "{size}");
-        }
-    }
 
     #[test]
     fn what_is_no_message_is_an_error_and_no_panic() {
