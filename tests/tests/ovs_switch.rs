@@ -367,6 +367,25 @@ fn a_protected_port_talks_to_others_only(lab: &Lab, switch: Switch) {
     stage.expect("c", &broadcast(3), &[("a", broadcast(3)), ("b", broadcast(3))]);
 }
 
+fn a_port_that_goes_to_another_bridge_takes_its_stations_along(lab: &Lab, switch: Switch) {
+    let seat = Seat::new(lab, "h", switch);
+    seat.bridge("br0");
+    seat.bridge("br1");
+    let mut stage = Stage::default();
+    for (port, bridge) in [("a", "br0"), ("b", "br0"), ("c", "br0"), ("d", "br1")] {
+        stage.port(lab, &seat, bridge, port, "");
+    }
+    seat.settle();
+    stage.expect("b", &broadcast(2), &[("a", broadcast(2)), ("c", broadcast(2))]);
+    let to_two = Frame::new(station(2), station(1));
+    stage.expect("a", &to_two, &[("b", to_two.clone())]);
+    let kind = if switch == Switch::Ours { "-- set interface b type=internal" } else { "" };
+    seat.sh(&format!("ovs-vsctl del-port b -- add-port br1 b {kind}"));
+    seat.settle();
+    stage.expect("a", &to_two, &[("c", to_two.clone())]);
+    stage.expect("b", &broadcast(2), &[("d", broadcast(2))]);
+}
+
 fn static_stations_are_sent_to_and_never_move(lab: &Lab, switch: Switch) {
     let seat = Seat::new(lab, "h", switch);
     seat.bridge("br0");
@@ -399,6 +418,7 @@ on_seats! {
         flows_of_ovs_ofctl_say_where_frames_go,
         bridge_protocols_stay_local_unless_the_bridge_forwards_them,
         a_protected_port_talks_to_others_only,
+        a_port_that_goes_to_another_bridge_takes_its_stations_along,
         static_stations_are_sent_to_and_never_move,
     }
 }
@@ -411,6 +431,7 @@ on_seats! {
         a_secure_bridge_that_nobody_gave_a_flow_carries_nothing,
         bridge_protocols_stay_local_unless_the_bridge_forwards_them,
         a_protected_port_talks_to_others_only,
+        a_port_that_goes_to_another_bridge_takes_its_stations_along,
         static_stations_are_sent_to_and_never_move,
     }
 }

@@ -242,8 +242,7 @@ impl Running {
                 peer.link = link.map(|link| Arc::new(PortLink { port: peer.id, worker: 0, link }));
             }
         }
-        let id_of = |name: &str| self.ports.get(name).map(|port| port.id);
-        let mut bridges = ovs.core_bridges(id_of);
+        let mut bridges = ovs.core_bridges();
         bridges[0] = bridge(config);
         let ports = self.ports.values().filter_map(|port| {
             let number = ovs.bridge_of(&port.config)?;

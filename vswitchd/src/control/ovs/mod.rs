@@ -7,15 +7,15 @@ mod follow;
 mod ofports;
 mod report;
 
-use super::rpc::Failed;
 pub(super) use ofports::OFPP_LOCAL;
 
+use super::rpc::Failed;
 use super::source::ovsdb::{Ovsdb, Wish};
 use crate::config::{BridgeConfig, PortConfig};
 use std::collections::BTreeMap;
 use vswitch_core::port::Segment;
 use vswitch_core::switch::Bridge;
-use vswitch_core::{Instant, Mac, PortId};
+use vswitch_core::{Instant, Mac};
 
 /// Everything that control knows of an Open vSwitch database.
 #[derive(Debug)]
@@ -80,7 +80,7 @@ impl Ovs {
     }
 
     /// The bridges as the core takes them, by number, the file's, 0, as one of which nothing is said.
-    pub(super) fn core_bridges(&self, _id_of: impl Fn(&str) -> Option<PortId>) -> Vec<Bridge> {
+    pub(super) fn core_bridges(&self) -> Vec<Bridge> {
         let count = self.bridges.values().map(|bridge| usize::from(bridge.number) + 1).max().unwrap_or(1);
         let mut bridges = vec![Bridge::default(); count];
         for bridge in self.bridges.values() {
@@ -97,7 +97,7 @@ impl Ovs {
         bridges
     }
 
-    /// Takes `wish` as what is wished from now on; whether the bridges changed, and which are gone or new, by number.
+    /// Takes `wish` as what is wished from now on; whether the bridges changed.
     pub(super) fn take(&mut self, wish: Wish, mac_of: impl Fn(&PortConfig) -> Mac) -> bool {
         self.wish = wish;
         let before: Vec<_> = self.bridges.iter().map(|(name, b)| (name.clone(), b.config.clone())).collect();
