@@ -365,7 +365,7 @@ impl UdpPool {
         let mut tried = false;
         while at < run.len() {
             let (_, datagrams) = run.size(at);
-            match run.send(at, socket, to) {
+            match run.send(at, socket, Some(to)) {
                 Ok(taken) => {
                     // The kernel takes at least one or says why not.
                     let end = at + taken.max(1);
