@@ -54,6 +54,7 @@ pub fn topology(spec: &Spec) -> Topology {
             vlan_limit: bridge.vlan_limit,
             neigh_suppress: bridge.neigh_suppress,
             vnis: bridge.vnis.clone(),
+            rules: None,
         })
         .collect();
     Topology::new(bridges, spec.ports.iter().cloned()).expect("the test's configuration is a good one")

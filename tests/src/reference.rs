@@ -336,7 +336,7 @@ impl Reference {
     /// Whether floods of the frame's segment are for `to`, should it carry them at all.
     fn listens(&self, to: &Port, frame: &Inside) -> bool {
         let Some(tunnel) = to.tunnel() else { return true };
-        let (Carries::PerVni(shared), floods) = (&tunnel.carries, &tunnel.floods);
+        let (Carries::PerVni(shared), floods) = (&tunnel.carries, &tunnel.floods) else { return true };
         if shared.is_none() && floods.is_none() {
             return true;
         }
@@ -450,6 +450,7 @@ fn shares(tunnel: &Tunnel, vni: Vni) -> bool {
     match &tunnel.carries {
         Carries::PerVni(None) => true,
         Carries::PerVni(Some(vnis)) => vnis.contains(&vni),
+        Carries::Inside { .. } => false,
     }
 }
 

@@ -118,6 +118,7 @@ fn some_peer(choices: &mut Choices<'_>, n: u8, vnis: &[Vni]) -> Port {
         id(FIRST_PEER as usize + usize::from(n)),
         Attachment::Tunnel(Tunnel {
             remote: peer_address(n),
+            local: None,
             udp_port: 4789,
             carries: Carries::PerVni((bits & 1 != 0).then_some(shared)),
             floods,

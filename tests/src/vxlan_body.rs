@@ -57,8 +57,15 @@ pub fn spec(inner_vlan: InnerVlan, strict: bool) -> Spec {
         let carries = Carries::PerVni((n == 1).then(|| vec![vni(VNI)]));
         let remote = peer(n);
         let mut port = Port::peer(id(40 + u32::from(n)), remote, 4789, 9000);
-        port.attachment =
-            Attachment::Tunnel(Tunnel { remote, udp_port: 4789, carries, floods: None, inner_vlan, strict });
+        port.attachment = Attachment::Tunnel(Tunnel {
+            remote,
+            local: None,
+            udp_port: 4789,
+            carries,
+            floods: None,
+            inner_vlan,
+            strict,
+        });
         port
     }));
     spec

@@ -21,6 +21,7 @@ fn facts(remote: &str, inner: &[u8]) -> Offload {
     let (vlan, vni, remote) = (Vlan::new(10).unwrap(), Vni::new(10).unwrap(), remote.parse().unwrap());
     let tunnel = Tunnel {
         remote,
+        local: None,
         udp_port: 4789,
         carries: Carries::PerVni(None),
         floods: None,

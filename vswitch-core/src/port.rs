@@ -179,6 +179,17 @@ pub struct Native {
 pub enum Carries {
     /// Every segment under its own VNI: of all segments that have one, or only of these.
     PerVni(Option<Vec<Vni>>),
+    /// Frames of the port's bridge under one VNI each way, as Open vSwitch's `vxlan` interfaces do: an ordinary port
+    /// whose wire is the underlay. Which VLANs it carries, and in which dress, its attachment says; the tags are inside,
+    /// whatever [`Tunnel::inner_vlan`] is.
+    Inside {
+        /// The VNI of datagrams that are for it (`in_key`).
+        in_vni: Vni,
+        /// The VNI of those that it sends (`out_key`).
+        out_vni: Vni,
+        /// How it treats VLANs: all but a tunnel.
+        attachment: Box<Attachment>,
+    },
 }
 
 /// What a tunnel does with tags that remain inside a segment's frames (RFC 7348 §6.1).
@@ -196,6 +207,8 @@ pub enum InnerVlan {
 pub struct Tunnel {
     /// The peer's address: its datagrams come from it, and ours go to it.
     pub remote: IpAddr,
+    /// The address that its datagrams are sent to here (`local_ip`); `None` for any. Read of [`Carries::Inside`] alone.
+    pub local: Option<IpAddr>,
     /// The UDP port our datagrams go to.
     pub udp_port: u16,
     /// Which segments it carries.
@@ -340,6 +353,9 @@ pub struct Port {
     pub guard: Option<Arc<Guard>>,
     /// How much may pass it. Not read of a tunnel.
     pub policers: Policers,
+    /// The other end of the cable whose one end it is (a `patch` port): what leaves here arrives there. That port must
+    /// name this one, or nothing passes.
+    pub patch: Option<PortId>,
 }
 
 impl Port {
@@ -356,6 +372,7 @@ impl Port {
             mac_limit: None,
             guard: None,
             policers: Policers { ingress: None, egress: None },
+            patch: None,
         }
     }
 
@@ -364,6 +381,7 @@ impl Port {
     pub const fn peer(id: PortId, remote: IpAddr, udp_port: u16, mtu: u16) -> Self {
         let tunnel = Tunnel {
             remote,
+            local: None,
             udp_port,
             carries: Carries::PerVni(None),
             floods: None,
@@ -382,6 +400,15 @@ impl Port {
         match &self.attachment {
             Attachment::Tunnel(tunnel) => Some(tunnel),
             _ => None,
+        }
+    }
+
+    /// How it treats VLANs: its attachment, or for a tunnel of [`Carries::Inside`] the one inside.
+    #[must_use]
+    pub fn attached(&self) -> &Attachment {
+        match &self.attachment {
+            Attachment::Tunnel(Tunnel { carries: Carries::Inside { attachment, .. }, .. }) => attachment,
+            attachment => attachment,
         }
     }
 }

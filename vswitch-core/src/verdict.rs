@@ -77,6 +77,12 @@ drop_reasons! {
     VlanNotOnEgress = "vlan_not_on_egress", "the port of the destination does not carry the frame's VLAN";
     /// A flood that nobody is to hear.
     NoEgress = "no_egress", "no other port carries the frame's VLAN";
+    /// More cables in a row than there are bridges, or too many in all.
+    PatchLoop = "patch_loop", "patch ports lead the frame in a circle";
+    /// The bridge has rules, and none matches.
+    NoFlow = "no_flow", "no rule of the bridge matches the frame";
+    /// A rule says so.
+    FlowDrop = "flow_drop", "the rule that the frame matches has no actions";
     /// A datagram from an address that is no peer.
     UnknownPeer = "unknown_peer", "the datagram's source is not a peer";
     /// A datagram too short for a VXLAN header.
@@ -118,6 +124,7 @@ impl DropReason {
             self,
             Self::VlanNotOnEgress
                 | Self::PolicedEgress
+                | Self::PatchLoop
                 | Self::TooBig
                 | Self::LinkDown
                 | Self::TxFull

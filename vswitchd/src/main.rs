@@ -16,6 +16,9 @@ vswitchd: a virtual switch for container hosts
   vswitchd --config FILE [--node NAME] [--log-level LEVEL] [--log-format text|json]
            [--unixctl PATH] [--as-ovs-vswitchd]
       run in the foreground; SIGHUP reloads, SIGTERM and SIGINT drain and stop
+  vswitchd --ovsdb REMOTE [--config FILE] ...
+      the same where an Open vSwitch database says what is wished, as to ovs-vswitchd; REMOTE is
+      unix:/run/openvswitch/db.sock or tcp:HOST:PORT
   vswitchd --check --config FILE
       say what is wrong with the file, change nothing
   vswitchd demo [--keep]
@@ -74,6 +77,7 @@ fn main() -> ExitCode {
 fn parse(mut arguments: lexopt::Parser) -> Result<Command, lexopt::Error> {
     use lexopt::prelude::*;
     let (mut config, mut node, mut check, mut demo, mut keep) = (None, None, false, false, false);
+    let mut ovsdb = None;
     let (mut level, mut format) = (Level::Info, Format::Text);
     let mut unixctl = unixctl::Options::default();
     while let Some(argument) = arguments.next()? {
@@ -81,6 +85,7 @@ fn parse(mut arguments: lexopt::Parser) -> Result<Command, lexopt::Error> {
             Short('h') | Long("help") => return Ok(Command::Print(USAGE.to_owned())),
             Short('V') | Long("version") => return Ok(Command::Print(VERSION.to_owned())),
             Short('c') | Long("config") => config = Some(PathBuf::from(arguments.value()?)),
+            Long("ovsdb") => ovsdb = Some(arguments.value()?.parse()?),
             Long("node") => node = Some(arguments.value()?.string()?),
             Long("log-level") => level = arguments.value()?.parse()?,
             Long("log-format") => format = arguments.value()?.parse()?,
@@ -101,8 +106,9 @@ fn parse(mut arguments: lexopt::Parser) -> Result<Command, lexopt::Error> {
         (true, false, None) => Ok(Command::Demo { keep }),
         (true, ..) => Err("demo takes no --config and no --check".into()),
         (false, true, Some(file)) => Ok(Command::Check(file)),
-        (false, false, Some(config)) => Ok(Command::Run(Options { config, node, unixctl })),
-        (false, _, None) => Err("--config FILE is missing".into()),
+        (false, true, None) => Err("--config FILE is missing".into()),
+        (false, false, None) if ovsdb.is_none() => Err("--config FILE or --ovsdb REMOTE is missing".into()),
+        (false, false, config) => Ok(Command::Run(Options { config, node, unixctl, ovsdb })),
     }
 }
 

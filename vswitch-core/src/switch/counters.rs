@@ -2,6 +2,7 @@
 //!
 //! Not here: names and formats (see [`crate::verdict`] for the names of drops).
 
+use super::rules::RuleCount;
 use crate::port::PortId;
 use crate::verdict::DropReason;
 use alloc::vec::Vec;
@@ -56,6 +57,8 @@ pub struct Counters {
     /// By port, both of one length.
     passed: Vec<Passed>,
     dropped: Vec<[u64; DropReason::COUNT]>,
+    /// By the rules' ids.
+    rules: Vec<RuleCount>,
     /// Drops that belong to no port: datagrams of strangers.
     pub no_port: [u64; DropReason::COUNT],
     /// Stations learned.
@@ -75,6 +78,7 @@ impl Default for Counters {
         Self {
             passed: Vec::new(),
             dropped: Vec::new(),
+            rules: Vec::new(),
             no_port: [0; DropReason::COUNT],
             learned: 0,
             moved: 0,
@@ -99,6 +103,12 @@ impl Counters {
         }
     }
 
+    /// What matched the rule of this id; zeros for one that was never there.
+    #[must_use]
+    pub fn rule(&self, id: u32) -> RuleCount {
+        usize::try_from(id).ok().and_then(|id| self.rules.get(id)).copied().unwrap_or_default()
+    }
+
     /// Adds another worker's counts.
     pub fn add(&mut self, other: &Self) {
         self.grow(other.passed.len());
@@ -110,6 +120,11 @@ impl Counters {
         }
         for (mine, theirs) in self.dropped.as_flattened_mut().iter_mut().zip(other.dropped.as_flattened()) {
             *mine += theirs;
+        }
+        self.grow_rules(other.rules.len());
+        for (mine, theirs) in self.rules.iter_mut().zip(&other.rules) {
+            mine.frames += theirs.frames;
+            mine.bytes += theirs.bytes;
         }
         for (mine, theirs) in self.no_port.iter_mut().zip(other.no_port) {
             *mine += theirs;
@@ -150,6 +165,20 @@ impl Counters {
         if self.passed.len() < ports {
             self.passed.resize(ports, Passed::default());
             self.dropped.resize(ports, [0; DropReason::COUNT]);
+        }
+    }
+
+    /// Makes room for rules' ids below `rules`; none is ever taken away.
+    pub(crate) fn grow_rules(&mut self, rules: usize) {
+        if self.rules.len() < rules {
+            self.rules.resize(rules, RuleCount::default());
+        }
+    }
+
+    /// Starts the counts of a rule's id again from zero, because another rule is going to have it.
+    pub fn reset_rule(&mut self, id: u32) {
+        if let Some(count) = usize::try_from(id).ok().and_then(|id| self.rules.get_mut(id)) {
+            *count = RuleCount::default();
         }
     }
 

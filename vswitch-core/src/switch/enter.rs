@@ -293,5 +293,6 @@ fn decapsulate<'a>(
     match &tunnel.carries {
         Carries::PerVni(Some(vnis)) if !vnis.contains(&header.vni()) => Err(DropReason::VniNotShared),
         Carries::PerVni(_) => Ok((edge, segment)),
+        Carries::Inside { .. } => Err(DropReason::UnknownVni),
     }
 }

@@ -251,7 +251,7 @@ fn shares(topology: &Topology, port: &Edge, segment: Segment) -> bool {
     match topology.port(port.id).and_then(Port::tunnel).map(|tunnel| &tunnel.carries) {
         Some(Carries::PerVni(None)) => true,
         Some(Carries::PerVni(Some(vnis))) => topology.vni_of(segment).is_some_and(|vni| vnis.contains(&vni)),
-        None => false,
+        Some(Carries::Inside { .. }) | None => false,
     }
 }
 

@@ -13,12 +13,14 @@ mod enter;
 mod explain;
 mod guard;
 mod leave;
+mod rules;
 mod sending;
 mod topology;
 
 pub use counters::{Counters, PortCounters};
 pub use explain::{Explanation, Output, Step};
 pub use guard::{Allowed, Breach};
+pub use rules::{Rule, RuleAction, RuleCount, RuleMatch, RuleVlan};
 pub use topology::{Bridge, Topology, TopologyError};
 
 use crate::frame::{Arrival, Batch, TxList};

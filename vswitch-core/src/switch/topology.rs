@@ -4,6 +4,7 @@
 //! one. All lists that a flood needs are made here, once. Not here: stations (see [`crate::mac_table`]).
 
 use super::edge::{Edge, Kind, VlanSets};
+use super::rules::Rule;
 use crate::port::{Attachment, Carries, Group, Port, PortId, Segment, VlanSet};
 use crate::wire::vlan::Vlan;
 use crate::wire::vxlan::Vni;
@@ -30,6 +31,8 @@ pub struct Bridge {
     pub neigh_suppress: bool,
     /// The VNI of each VLAN that crosses the underlay.
     pub vnis: BTreeMap<Vlan, Vni>,
+    /// What becomes of its frames, the first rule that matches (see [`super::rules`]); `None`: all go the normal way.
+    pub rules: Option<Vec<Rule>>,
 }
 
 impl Default for Bridge {
@@ -40,6 +43,7 @@ impl Default for Bridge {
             vlan_limit: 1,
             neigh_suppress: false,
             vnis: BTreeMap::new(),
+            rules: None,
         }
     }
 }
@@ -207,7 +211,7 @@ impl Topology {
         if self.peers.insert(peer_key(tunnel.remote), id).is_some() {
             return Err(TopologyError::DuplicatePeer(tunnel.remote));
         }
-        let Carries::PerVni(shared) = &tunnel.carries;
+        let Carries::PerVni(shared) = &tunnel.carries else { return Ok(()) };
         let (listed, also) = match (shared, &tunnel.floods) {
             (None, None) => {
                 self.mesh.push(id);

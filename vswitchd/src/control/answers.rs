@@ -18,6 +18,7 @@ use crate::slow::PeerState;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use vswitch_core::mac_table::{Entry, EntryState};
 use vswitch_core::switch::Counters;
 use vswitch_core::{DropReason, PortId, Segment, Vlan};
@@ -88,7 +89,7 @@ impl Control {
     fn status(&self) -> Result<Value, RpcError> {
         let counters = self.counters()?;
         let running = &self.running;
-        let up = running.ports.values().filter(|port| port.link.is_some()).count();
+        let up = running.ports.values().filter(|port| port.is_up()).count();
         let reasons = running.ports.iter().filter_map(|(name, port)| {
             port.reason.as_ref().map(|reason| format!("port \"{name}\": {reason}"))
         });
@@ -195,7 +196,7 @@ impl Control {
                 "mtu": self.settings(config).mtu,
                 "addresses": config.addresses.iter().map(|(a, len)| format!("{a}/{len}")).collect::<Vec<_>>(),
                 "offload": tap_path(port),
-                "link": if port.link.is_some() { "up" } else { "down" },
+                "link": if port.is_up() { "up" } else { "down" },
                 "reason": port.reason,
                 "source": self.source_of(name),
                 "mac_entries": self.running.macs.entries_of(port.id),
@@ -334,13 +335,13 @@ impl Control {
             return Err(RpcError::refused(format!("{} is no station's address", entry.mac)));
         }
         let topology = &self.running.setup.topology;
-        let carried = topology.port(id).is_some_and(|port| match &port.attachment {
+        let carried = topology.port(id).is_some_and(|port| match port.attached() {
             vswitch_core::Attachment::Access(vlan) | vswitch_core::Attachment::Dot1qTunnel { vlan, .. } => {
                 *vlan == entry.vlan
             }
             vswitch_core::Attachment::Trunk { vlans, .. } => vlans.contains(entry.vlan),
             vswitch_core::Attachment::Tunnel(tunnel) => {
-                let vswitch_core::port::Carries::PerVni(shared) = &tunnel.carries;
+                let vswitch_core::port::Carries::PerVni(shared) = &tunnel.carries else { return false };
                 let vni = self.file.vni_of(entry.vlan);
                 vni.is_some_and(|vni| shared.as_ref().is_none_or(|shared| shared.contains(&vni)))
             }
@@ -437,7 +438,7 @@ impl Control {
         if active_file_ports(&self.file, &self.state, &self.node).any(|port| port.name == name) {
             return Err(RpcError::refused(format!(
                 "port \"{name}\" is in {}; \"port set\" changes it, \"port del\" deletes it",
-                self.path.display()
+                self.path.as_deref().unwrap_or(Path::new("the file")).display()
             )));
         }
         let port =

@@ -9,7 +9,7 @@ use super::ports::{self, Opened, PortError, Settings};
 use super::rpc::Failed;
 use super::running::{PublishError, RunningPeer, RunningPort, port_mac_limit};
 use super::state::{State, fingerprint};
-use crate::config::{Config, PortConfig};
+use crate::config::{Config, PortConfig, PortKind};
 use crate::datapath::{PortLink, clock};
 use crate::link::{AnyLink, TRAIN, TRAIN_BYTES};
 use crate::observe::log;
@@ -43,6 +43,7 @@ impl Control {
             }
         }
         self.add_attached(file, &mut desired, &mut failed);
+        self.add_ovs_ports(&mut desired.ports, &mut failed);
         for port in desired.ports.values_mut() {
             // A pod's interface cannot be made a second time: it stays as it was made.
             let made = self.running.ports.get(&port.name).filter(|_| self.cni.has(&port.name));
@@ -79,16 +80,21 @@ impl Control {
 
     /// A changed `[mac_table]`: ageing in place, another limit by another table.
     fn retune_macs(&mut self, old: &Config) {
-        let (before, after) = (&old.mac_table, &self.file.mac_table);
+        let (before, after) = (old.mac_table.clone(), self.file.mac_table.clone());
         if before.limit != after.limit {
-            let macs = MacTable::new(after.limit, after.ageing, self.seed);
-            self.running.replace_macs(macs, &self.file, clock::now());
+            self.replace_mac_table(after.limit);
         } else if before.port_limit != after.port_limit {
             for port in self.running.ports.values() {
                 self.running.macs.bind(port.id, port_mac_limit(&port.config, &self.file));
             }
         }
         self.running.macs.set_ageing(after.ageing);
+    }
+
+    /// Another table of `limit` entries in place of the one that is there, with what it knows.
+    pub(super) fn replace_mac_table(&mut self, limit: u32) {
+        let macs = MacTable::new(limit, self.file.mac_table.ageing, self.seed);
+        self.running.replace_macs(macs, &self.file, clock::now());
     }
 
     /// One pass over everything: what is wished, what runs, what waits for something. Cheap when nothing is to do.
@@ -100,6 +106,8 @@ impl Control {
     ) -> Result<(usize, Vec<Failed>), PublishError> {
         let mut failed = Vec::new();
         self.follow_sources();
+        self.follow_bridges();
+        publish |= std::mem::take(&mut self.ovs.changed);
         match self.running.underlay.refresh(&self.file, self.workers.count()) {
             Ok(changed) => publish |= changed,
             Err(error) => failed.push(fail("underlay", "", error.to_string())),
@@ -267,7 +275,10 @@ impl Control {
                 continue;
             };
             let settings = self.settings(&config);
-            let opened = if self.cni.has(&name) {
+            let opened = if !matches!(config.kind, PortKind::Tap | PortKind::Internal) {
+                let kind = config.kind.as_str();
+                Err(PortError::Refused(format!("type \"{kind}\" is not offered yet; tap and internal are")))
+            } else if self.cni.has(&name) {
                 let tap = self.attached_interface(&name);
                 tap.map(|tap| Opened { tap, complaint: None }).map_err(PortError::Refused)
             } else {
@@ -331,7 +342,10 @@ impl Control {
     pub(super) fn settings(&self, config: &PortConfig) -> Settings {
         let underlay = &self.running.underlay;
         let families = if underlay.mtu().is_some() { underlay.families() } else { self.file.families() };
-        let mtu = config.mtu_for(&self.file, underlay.mtu().unwrap_or(1500), families);
+        let mtu = match &config.bridge {
+            Some(_) => config.mtu.unwrap_or(1500),
+            None => config.mtu_for(&self.file, underlay.mtu().unwrap_or(1500), families),
+        };
         let superframe = if self.file.underlay.is_some() { train_for(mtu) } else { GSO_MAX };
         let gso_max = (config.offload == Some(true)).then_some(superframe);
         Settings { mac: config.mac_for(&self.node), mtu, gso_max }

@@ -13,6 +13,7 @@ use super::ports;
 use super::rpc::{Failed, ReloadAnswer, RpcError};
 use super::running::{PublishError, Running, RunningPort};
 use super::socket::{QUEUE_LEN, Request, Server, Serving};
+use super::source::ovsdb::{Ovsdb, Remote};
 use super::state::{State, StateFile, fingerprint};
 use super::unixctl::{self, Unixctl};
 use crate::config::{Config, ConfigErrors};
@@ -29,7 +30,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::AsRawFd as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use vswitch_core::switch::StationEvent;
@@ -50,19 +51,21 @@ const SIGNALS: Token = Token(1);
 /// What the command line says.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The TOML file.
-    pub config: PathBuf,
+    /// The TOML file; `None`: nothing is said but what an Open vSwitch database says.
+    pub config: Option<PathBuf>,
     /// The node's name; by default the file's, or the host's.
     pub node: Option<String>,
     /// Where the tools of Open vSwitch find the daemon.
     pub unixctl: unixctl::Options,
+    /// An Open vSwitch database that says what is wished, too.
+    pub ovsdb: Option<Remote>,
 }
 
 /// Everything that the control thread owns.
 #[derive(Debug)]
 pub struct Control {
     pub(super) node: String,
-    pub(super) path: PathBuf,
+    pub(super) path: Option<PathBuf>,
     pub(super) file: Config,
     pub(super) state: State,
     pub(super) state_file: StateFile,
@@ -99,7 +102,7 @@ pub struct Control {
 /// # Errors
 /// [`ConfigErrors`] for a bad file; otherwise what could not be had, with what to do about it.
 pub fn run(options: &Options) -> anyhow::Result<()> {
-    let file = Config::load(&options.config)?;
+    let file = load(options.config.as_deref())?;
     for warning in &file.warnings {
         log::warn(&warning.to_string(), &[]);
     }
@@ -120,6 +123,11 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     let (request_sender, requests) = bounded(QUEUE_LEN);
     let keeper = Keeper::from_environment().context("asking for what was kept")?;
     let mut control = Control::start(options, file, (state_file, state, cni), keeper, &waker, requests)?;
+    if let Some(remote) = &options.ovsdb {
+        let wake = Arc::clone(&waker);
+        let wake = Arc::new(move || drop(wake.wake()));
+        control.follow_ovsdb(Ovsdb::start(remote, wake).context("following the Open vSwitch database")?);
+    }
     let (steps, failed) = control.first_pass()?;
     let wake = Arc::clone(&waker);
     let serving = server.serve(
@@ -241,11 +249,13 @@ impl Control {
             if now >= self.next_look {
                 self.look_around()?;
             }
-            if self.take_sources() {
+            if self.take_sources() | self.take_ovsdb() {
                 self.look_around()?;
             }
             self.answer_waiting();
-            let due = [self.mesh.next_due(), self.waiting.next_due()].into_iter().flatten();
+            self.report_to_ovsdb();
+            let due = [self.mesh.next_due(), self.waiting.next_due(), self.ovs_report_due()];
+            let due = due.into_iter().flatten();
             let due = due.fold(self.next_look, Instant::min);
             let wait = due.since(clock::now()).max(Duration::from_millis(1));
             match poll.poll(&mut ready, Some(wait)) {
@@ -361,7 +371,7 @@ impl Control {
         self.look_at_keeper();
         let outcome = self.reconcile(false, &BTreeSet::new());
         self.let_kept_go();
-        let down = self.running.ports.values().any(|port| port.link.is_none() || port.reason.is_some());
+        let down = self.running.ports.values().any(|port| !port.is_up() || port.reason.is_some());
         let underlay = &self.running.underlay;
         let missing =
             down || !underlay.waiting.is_empty() || !underlay.failed.is_empty() || self.mesh.misses_members();
@@ -370,6 +380,8 @@ impl Control {
         self.mesh_is_due(clock::now());
         let (_, failed) = outcome?;
         self.report_troubles(&failed);
+        self.ovs.failed = failed;
+        self.report_to_ovsdb();
         if let Some(worker) = self.workers.dead() {
             return Err(StuckError { worker }.into());
         }
@@ -393,9 +405,14 @@ impl Control {
         self.troubles = now;
     }
 
+    /// The file as it is now.
+    pub(super) fn load(&self) -> Result<Config, RpcError> {
+        load(self.path.as_deref()).map_err(|errors| bad_config(&errors))
+    }
+
     /// Reads the file again and makes it so, whole or not at all.
     pub(super) fn reload(&mut self) -> Result<ReloadAnswer, RpcError> {
-        let file = Config::load(&self.path).map_err(|errors| bad_config(&errors))?;
+        let file = self.load()?;
         let restart = Config::restart_needed(&self.file, &file);
         if !restart.is_empty() {
             let keys = restart.join(", ");
@@ -494,7 +511,11 @@ impl Control {
     }
 }
 
-pub(super) fn bad_config(errors: &ConfigErrors) -> RpcError {
+fn load(path: Option<&Path>) -> Result<Config, ConfigErrors> {
+    path.map_or_else(|| Ok(Config::default()), Config::load)
+}
+
+fn bad_config(errors: &ConfigErrors) -> RpcError {
     let mut lines = errors.iter().map(ToString::to_string);
     let first = lines.next().unwrap_or_default();
     RpcError::bad_config(first).because(lines)

@@ -4,7 +4,7 @@
 
 use super::answers::{settings_of, tap_path};
 use super::apply::is_waiting;
-use super::daemon::{Control, bad_config};
+use super::daemon::Control;
 use super::plan::{Desired, plan};
 use super::ports::tun_available;
 use super::rpc::{Change, DiffLine, Failed, Finding, Health, RpcError, Trace, TraceAnswer, TraceOutput};
@@ -83,7 +83,7 @@ impl Control {
     }
 
     pub(super) fn diff(&self) -> Result<Value, RpcError> {
-        let file = Config::load(&self.path).map_err(|errors| bad_config(&errors))?;
+        let file = self.load()?;
         let mut state = self.state.clone();
         state.forget(|name| {
             file.ports.iter().find(|port| port.name == name).map(|p| fingerprint(&p.to_json()))
@@ -136,7 +136,7 @@ impl Control {
             line(Change::Change, "setting", "[underlay]".to_owned(), String::new());
         }
         for (name, port) in &self.running.ports {
-            if port.link.is_none() {
+            if !port.is_up() {
                 line(Change::Add, "link", name.clone(), port.reason.clone().unwrap_or_default());
             }
         }

@@ -29,6 +29,9 @@ impl Control {
 
     /// What nobody adopted after everything was made belongs to no port: it is closed.
     pub(super) fn let_kept_go(&mut self) {
+        if !self.knows_all_wishes() {
+            return;
+        }
         // A pod's whose port does not fit the file today may fit tomorrow's, and its interface cannot be made again.
         let left = self.kept.split(|name| self.cni.has(name));
         if left.is_empty() {

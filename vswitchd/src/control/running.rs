@@ -45,6 +45,11 @@ impl RunningPort {
         Self { id, applied: config.clone(), config, policers, link: None, reason: None }
     }
 
+    /// Whether frames can cross.
+    pub(super) const fn is_up(&self) -> bool {
+        self.link.is_some()
+    }
+
     /// What is wished of it from now on.
     pub(super) fn set_config(&mut self, config: PortConfig) {
         if config.ingress_policing != self.config.ingress_policing {
@@ -307,6 +312,7 @@ fn bridge(config: &Config) -> Bridge {
         vlan_limit: if config.switch.vlan_limit == 1 { 1 } else { 2 },
         vnis: config.vnis().collect(),
         neigh_suppress: config.switch.neigh_suppress,
+        rules: None,
     }
 }
 
@@ -346,6 +352,7 @@ fn core_port(port: &RunningPort, bridge: u8, config: &Config, node: &str) -> Por
 fn core_peer(peer: &RunningPeer, udp_port: u16) -> Port {
     let tunnel = Tunnel {
         remote: peer.config.address,
+        local: None,
         udp_port: peer.config.udp_port.unwrap_or(udp_port),
         carries: Carries::PerVni(peer.config.vnis.clone()),
         inner_vlan: peer.config.inner_vlan,

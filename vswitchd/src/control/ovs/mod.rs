@@ -3,19 +3,22 @@
 //! Not here: how the database is spoken to (see [`super::source::ovsdb`]), and what follows from what runs (see
 //! `report.rs`).
 
+mod follow;
 mod ofports;
+mod report;
 
-use super::source::ovsdb::Wish;
+use super::rpc::Failed;
+pub(super) use ofports::OFPP_LOCAL;
+
+use super::source::ovsdb::{Ovsdb, Wish};
 use crate::config::{BridgeConfig, PortConfig};
 use std::collections::BTreeMap;
 use vswitch_core::port::Segment;
 use vswitch_core::switch::Bridge;
-use vswitch_core::{Mac, PortId};
-
-pub(super) use ofports::OFPP_LOCAL;
+use vswitch_core::{Instant, Mac, PortId};
 
 /// Everything that control knows of an Open vSwitch database.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Ovs {
     /// What is wished.
     pub(super) wish: Wish,
@@ -23,6 +26,18 @@ pub(super) struct Ovs {
     pub(super) bridges: BTreeMap<String, OvsBridge>,
     /// OpenFlow port numbers by the name of the port (a name is unique over all bridges).
     pub(super) ofports: BTreeMap<String, u16>,
+    /// The database, if one is followed.
+    source: Option<Ovsdb>,
+    /// Whether it has not said anything yet.
+    awaited: bool,
+    /// Whether the bridges are not published as they are wished.
+    pub(super) changed: bool,
+    /// What was not as it was wished at the last look.
+    pub(super) failed: Vec<Failed>,
+    next_report: Instant,
+    next_statistics: Instant,
+    /// Counters of ports as they were last read.
+    statistics: BTreeMap<String, BTreeMap<String, u64>>,
 }
 
 /// A bridge that runs.
@@ -38,22 +53,24 @@ pub(super) struct OvsBridge {
     pub(super) datapath_id: u64,
 }
 
-impl Ovs {
-    /// The port of `bridge` that has this OpenFlow number.
-    pub(super) fn port_of<'a>(&'a self, bridge: &'a str, ofport: u16) -> Option<&'a str> {
-        if ofport == OFPP_LOCAL {
-            return self.bridges.get_key_value(bridge).map(|(name, _)| name.as_str());
+impl Default for Ovs {
+    fn default() -> Self {
+        Self {
+            wish: Wish::default(),
+            bridges: BTreeMap::new(),
+            ofports: BTreeMap::new(),
+            source: None,
+            awaited: false,
+            changed: false,
+            failed: Vec::new(),
+            next_report: Instant::ZERO,
+            next_statistics: Instant::ZERO,
+            statistics: BTreeMap::new(),
         }
-        self.ports_of(bridge)
-            .map(|port| port.name.as_str())
-            .find(|name| self.ofports.get(*name) == Some(&ofport))
     }
+}
 
-    /// The ports of `bridge`, by name, LOCAL among them.
-    pub(super) fn ports_of<'a>(&'a self, bridge: &'a str) -> impl Iterator<Item = &'a PortConfig> {
-        self.wish.ports.iter().filter(move |port| port.bridge.as_deref() == Some(bridge))
-    }
-
+impl Ovs {
     /// The number of the bridge that `port` belongs to; `None` while that is not there.
     pub(super) fn bridge_of(&self, port: &PortConfig) -> Option<u8> {
         match &port.bridge {

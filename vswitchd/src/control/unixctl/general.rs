@@ -12,7 +12,7 @@ use std::time::Duration;
 use vswitch_core::{DropReason, Instant};
 
 /// The version of Open vSwitch whose words are spoken.
-const OVS_VERSION: &str = "3.1.0";
+use crate::control::source::ovsdb::OVS_VERSION;
 
 /// This program's name among the modules that log.
 const MODULE: &str = "vswitchd";

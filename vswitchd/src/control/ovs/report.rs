@@ -1,0 +1,140 @@
+//! What runs, for the database's status columns.
+//!
+//! Not here: columns (see `control/source/ovsdb`).
+
+use super::super::daemon::Control;
+use super::super::running::RunningPort;
+use super::super::source::ovsdb::{BridgeReport, InterfaceReport, Report};
+use crate::config::PortConfig;
+use crate::datapath::clock;
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+use vswitch_core::switch::Counters;
+use vswitch_core::{DropReason, PortId};
+
+/// How often the interfaces are looked at, where looking is quick.
+const LOOK: Duration = Duration::from_secs(1);
+/// What looking may cost: one part in so many of the time.
+const SHARE: u32 = 20;
+
+impl Control {
+    /// Tells the database what is in force, if it is time to.
+    pub(in super::super) fn report_to_ovsdb(&mut self) {
+        let began = clock::now();
+        if self.ovs_report_due().is_none_or(|due| began < due) {
+            return;
+        }
+        let statistics_due = began >= self.ovs.next_statistics;
+        if statistics_due {
+            let interval = Duration::from_millis(self.ovs.wish.stats_interval_ms.max(1000));
+            self.ovs.next_statistics = began.after(interval);
+            if let Ok(counters) = self.counters() {
+                self.ovs.statistics = self.statistics(&counters);
+            }
+        }
+        let report = self.ovs_report();
+        if let Some(source) = &self.ovs.source {
+            source.report(report);
+        }
+        let cost = clock::now().since(began);
+        self.ovs.next_report = clock::now().after(LOOK.max(cost * SHARE));
+    }
+
+    fn ovs_report(&self) -> Report {
+        let ovs = &self.ovs;
+        let refused = ovs.failed.iter().filter(|failed| failed.kind == "port");
+        let refused: HashMap<&str, &str> =
+            refused.map(|failed| (failed.name.as_str(), failed.reason.as_str())).collect();
+        let mut interfaces = BTreeMap::new();
+        for port in &ovs.wish.ports {
+            let running =
+                self.running.ports.get(&port.name).filter(|running| running.config.bridge == port.bridge);
+            let mut report = match running {
+                Some(running) => self.interface_report(running),
+                None => InterfaceReport::default(),
+            };
+            if running.is_none() {
+                let no_bridge = "its bridge could not be added: there are 15 already";
+                report.error = Some(refused.get(port.name.as_str()).copied().unwrap_or(no_bridge).to_owned());
+            }
+            report.statistics = ovs.statistics.get(&port.name).cloned().unwrap_or_default();
+            interfaces.insert(port.name.clone(), report);
+        }
+        for (name, reason) in &ovs.wish.refused {
+            interfaces.insert(
+                name.clone(),
+                InterfaceReport { error: Some(reason.clone()), ..InterfaceReport::default() },
+            );
+        }
+        let bridges = ovs
+            .bridges
+            .iter()
+            .map(|(name, bridge)| (name.clone(), BridgeReport { datapath_id: bridge.datapath_id }));
+        Report {
+            cur_cfg: ovs.wish.next_cfg,
+            bridges: bridges.collect(),
+            interfaces,
+            mirrors: BTreeMap::new(),
+        }
+    }
+
+    fn interface_report(&self, port: &RunningPort) -> InterfaceReport {
+        let config = &port.config;
+        let mut report = InterfaceReport::default();
+        if port.is_up() {
+            report.ofport = self.ovs.ofports.get(&config.name).copied();
+        } else {
+            report.error = port.reason.clone();
+            return report;
+        }
+        let settings = self.settings(config);
+        (report.mac, report.mtu) = (Some(settings.mac), Some(settings.mtu.into()));
+        (report.admin_up, report.link_up, report.link_resets) = (Some(true), Some(true), Some(0));
+        report
+    }
+
+    /// Open vSwitch's counters of every port of the database, by name.
+    fn statistics(&self, counters: &Counters) -> BTreeMap<String, BTreeMap<String, u64>> {
+        let of = |port: &PortConfig| {
+            let running = self.running.ports.get(&port.name)?;
+            Some((port.name.clone(), statistics_of(counters, running.id)))
+        };
+        self.ovs.wish.ports.iter().filter_map(of).collect()
+    }
+}
+
+/// Open vSwitch's counters of one port.
+fn statistics_of(counters: &Counters, id: PortId) -> BTreeMap<String, u64> {
+    let counts = counters.port(id);
+    let sum = |reasons: &dyn Fn(DropReason) -> bool| -> u64 {
+        DropReason::ALL
+            .iter()
+            .filter(|reason| reasons(**reason))
+            .map(|reason| counts.dropped[reason.index()])
+            .sum()
+    };
+    let rx_errors = sum(&|reason| {
+        matches!(reason, DropReason::ShortFrame | DropReason::LongFrame | DropReason::RxTruncated)
+    });
+    let tx_errors = sum(&|reason| matches!(reason, DropReason::TxError));
+    let rx_dropped = sum(&|reason| reason.is_ingress()) - rx_errors;
+    let tx_dropped = sum(&|reason| !reason.is_ingress()) - tx_errors;
+    [
+        ("rx_packets", counts.rx_frames),
+        ("rx_bytes", counts.rx_bytes),
+        ("rx_dropped", rx_dropped),
+        ("rx_errors", rx_errors),
+        ("tx_packets", counts.tx_frames),
+        ("tx_bytes", counts.tx_bytes),
+        ("tx_dropped", tx_dropped),
+        ("tx_errors", tx_errors),
+        ("collisions", 0),
+        ("rx_crc_err", 0),
+        ("rx_frame_err", 0),
+        ("rx_missed_errors", 0),
+        ("rx_over_err", counts.dropped[DropReason::RxOverflow.index()]),
+    ]
+    .into_iter()
+    .map(|(key, count)| (key.to_owned(), count))
+    .collect()
+}
