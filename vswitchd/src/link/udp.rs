@@ -5,6 +5,7 @@
 //! (RFC 7348 §5). All peers of a family share both. Nothing is ever fragmented. Which source may send to us is
 //! the switch's question.
 
+use super::losses::Losses;
 use super::{Link, LinkError, Received, Scratch, Sent};
 use crate::sys::address::SocketName;
 use crate::sys::mmsg::{self, MESSAGES, Message, Run};
@@ -15,7 +16,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use vswitch_core::offload::{Gso, GsoKind, header_len, partial_checksum};
 use vswitch_core::{Arrival, Batch, Offload, PortId, TxList};
 
@@ -51,8 +52,7 @@ pub struct UdpReceiver {
     trains: AtomicBool,
     /// There were trains in the last messages. For the receiving worker only.
     saw_trains: AtomicBool,
-    /// The kernel's count of lost datagrams when last reported. Written by the receiving worker only.
-    lost: AtomicU32,
+    losses: Losses,
 }
 
 impl UdpReceiver {
@@ -89,7 +89,7 @@ impl UdpReceiver {
                     local,
                     trains: AtomicBool::new(false),
                     saw_trains: AtomicBool::new(false),
-                    lost: AtomicU32::new(0),
+                    losses: Losses::default(),
                 })
             })
             .collect()
@@ -151,7 +151,7 @@ impl UdpReceiver {
             Err(error) => return received.failed(&error),
         };
         received.drained = got.all().len() < wanted;
-        received.overflow += got.lost.map_or(0, |lost| self.newly_lost(lost));
+        received.overflow += got.lost.map_or(0, |lost| self.losses.newly(lost));
         let mut trains = false;
         for (i, message) in got.all().iter().enumerate() {
             trains |= message.segment.is_some();
@@ -202,18 +202,7 @@ impl UdpReceiver {
     /// Datagrams that the kernel's queue has lost since this, or `receive`, last told. `receive` learns of a loss
     /// only from a datagram that was queued after it; this asks. For the receiving worker, now and then.
     pub fn overflow(&self) -> u64 {
-        socket::lost(self.fd()).map_or(0, |lost| self.newly_lost(lost))
-    }
-
-    /// The kernel's count only grows, modulo 2³²; but one that waited in the queue with its datagram may be
-    /// older than one that was asked for.
-    fn newly_lost(&self, lost: u32) -> u64 {
-        let newly = lost.wrapping_sub(self.lost.load(Ordering::Relaxed));
-        if newly > u32::MAX / 2 {
-            return 0;
-        }
-        self.lost.store(lost, Ordering::Relaxed);
-        u64::from(newly)
+        socket::lost(self.fd()).map_or(0, |lost| self.losses.newly(lost))
     }
 }
 
