@@ -203,6 +203,7 @@ impl Control {
             publish = true;
         }
 
+        publish |= self.lose_deleted();
         publish |= self.open_ports();
         publish |= self.forget_unasked();
         self.refresh_interfaces();
@@ -260,6 +261,14 @@ impl Control {
         touch.relearn.then_some(port.id)
     }
 
+    /// Notices interfaces that were deleted while nothing told of it; whether there was one.
+    fn lose_deleted(&mut self) -> bool {
+        let links = self.running.ports.values().filter_map(|port| port.link.as_ref());
+        let gone = links.filter(|link| matches!(&link.link, AnyLink::Packet(packet) if packet.is_gone()));
+        let gone: Vec<_> = gone.map(Arc::downgrade).collect();
+        gone.iter().fold(false, |any, link| any | self.lost(link))
+    }
+
     /// Tries to open every port that is down; whether one came up.
     fn open_ports(&mut self) -> bool {
         let down: Vec<String> = self
@@ -275,12 +284,12 @@ impl Control {
                 continue;
             };
             let settings = self.settings(&config);
-            let opened = if !matches!(config.kind, PortKind::Tap | PortKind::Internal) {
+            let opened = if let PortKind::Patch { .. } | PortKind::Vxlan(_) = config.kind {
                 let kind = config.kind.as_str();
-                Err(PortError::Refused(format!("type \"{kind}\" is not offered yet; tap and internal are")))
+                Err(PortError::Refused(format!("type \"{kind}\" is not offered yet")))
             } else if self.cni.has(&name) {
-                let tap = self.attached_interface(&name);
-                tap.map(|tap| Opened { tap, complaint: None }).map_err(PortError::Refused)
+                let link = self.attached_interface(&name);
+                link.map(|link| Opened { link, complaint: None }).map_err(PortError::Refused)
             } else {
                 match self.adopt_kept(&config, settings) {
                     Some(adopted) => Ok(adopted),
@@ -291,8 +300,7 @@ impl Control {
             let Some(port) = self.running.ports.get_mut(&name) else { continue };
             match opened {
                 Ok(opened) => {
-                    port.link =
-                        Some(Arc::new(PortLink { port: port.id, worker, link: AnyLink::Tap(opened.tap) }));
+                    port.link = Some(Arc::new(PortLink { port: port.id, worker, link: opened.link }));
                     port.reason = opened.complaint;
                     port.applied = port.config.clone();
                     log::info("port up", &[("port", &name)]);
