@@ -9,7 +9,7 @@ use super::ports::{self, Opened, PortError, Settings};
 use super::rpc::Failed;
 use super::running::{PublishError, RunningPeer, RunningPort, port_mac_limit};
 use super::state::{State, fingerprint};
-use crate::config::{Config, PortConfig, PortKind};
+use crate::config::{Config, PortConfig, PortKind, TunnelConfig};
 use crate::datapath::{PortLink, clock};
 use crate::link::{AnyLink, TRAIN, TRAIN_BYTES};
 use crate::observe::log;
@@ -26,6 +26,13 @@ const GONE_PATIENCE: Duration = Duration::from_secs(5);
 impl Control {
     /// What `file` and `state` wish for this node, with what is refused.
     pub(super) fn desired(&self, file: &Config, state: &State) -> (Desired, Vec<Failed>) {
+        let (mut desired, mut failed) = self.desired_ports(file, state);
+        self.add_peers(file, &mut desired, &mut failed);
+        (desired, failed)
+    }
+
+    /// The same without peers, which depend on the node's addresses.
+    fn desired_ports(&self, file: &Config, state: &State) -> (Desired, Vec<Failed>) {
         let mut failed = Vec::new();
         let mut desired = Desired::default();
         for port in active_file_ports(file, state, &self.node) {
@@ -50,6 +57,11 @@ impl Control {
             let made = made.and_then(|running| running.config.offload);
             port.offload.get_or_insert_with(|| made.unwrap_or(file.datapath.offload));
         }
+        (desired, failed)
+    }
+
+    /// Adds the peers to what is desired.
+    fn add_peers(&self, file: &Config, desired: &mut Desired, failed: &mut Vec<Failed>) {
         let peers = file.peers_for(&self.running.underlay.local).unwrap_or_else(|missing| {
             // While an address is waited for, so are its peers.
             let refused = missing.refused.iter().filter(|_| self.running.underlay.waiting.is_empty());
@@ -60,8 +72,7 @@ impl Control {
             missing.usable
         });
         desired.peers.extend(peers.into_iter().map(|peer| (peer.address, peer)));
-        self.add_found_peers(file, &mut desired.peers, &mut failed);
-        (desired, failed)
+        self.add_found_peers(file, &mut desired.peers, failed);
     }
 
     /// Takes `file` and `state` as what is wished from now on and makes it so. Gives the number of objects
@@ -108,12 +119,14 @@ impl Control {
         self.follow_sources();
         self.follow_bridges();
         publish |= std::mem::take(&mut self.ovs.changed);
-        match self.running.underlay.refresh(&self.file, self.workers.count()) {
+        let (mut desired, mut refused) = self.desired_ports(&self.file, &self.state);
+        let tunnels: Vec<&TunnelConfig> = desired.ports.values().filter_map(PortConfig::tunnel).collect();
+        match self.running.underlay.refresh(&self.file, &tunnels, self.workers.count()) {
             Ok(changed) => publish |= changed,
             Err(error) => failed.push(fail("underlay", "", error.to_string())),
         }
         failed.extend(self.running.underlay.failed.iter().map(|reason| fail("underlay", "", reason.clone())));
-        let (desired, refused) = self.desired(&self.file, &self.state);
+        self.add_peers(&self.file, &mut desired, &mut refused);
         failed.extend(refused);
         let plan = plan(&self.running.as_desired(), &desired);
         let steps = plan.len();

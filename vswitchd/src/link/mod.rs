@@ -19,7 +19,7 @@ pub use memory::Memory;
 pub use packet::Packet;
 pub use settle::Scratch;
 pub use tap::{Source, Tap, open_or_adopt};
-pub use udp::{POOL_MAX, POOL_PORTS, POOL_SIZE, Peer, TRAIN, TRAIN_BYTES, UdpPool, UdpReceiver};
+pub use udp::{Outer, POOL_MAX, POOL_PORTS, POOL_SIZE, Peer, TRAIN, TRAIN_BYTES, UdpPool, UdpReceiver};
 
 use std::io;
 use std::os::fd::BorrowedFd;
