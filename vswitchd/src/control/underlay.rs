@@ -383,3 +383,114 @@ fn pool(local: IpAddr, size: usize, offload: bool, outer: Outer) -> Result<Arc<U
     pool.set_trains(offload);
     Ok(Arc::new(pool))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::link::Link as _;
+    use std::net::UdpSocket;
+    use std::os::fd::{AsRawFd as _, RawFd};
+    use vswitch_core::Vni;
+
+    /// A UDP port that nobody has.
+    fn free_port() -> u16 {
+        UdpSocket::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port()
+    }
+
+    fn tunnel(remote: &str, udp_port: u16) -> TunnelConfig {
+        let key = Vni::new(0).unwrap();
+        TunnelConfig {
+            remote: remote.parse().unwrap(),
+            local: None,
+            in_key: key,
+            out_key: key,
+            udp_port,
+            tos: None,
+            ttl: None,
+            dont_fragment: true,
+            checksum: false,
+        }
+    }
+
+    fn descriptors(underlay: &Underlay) -> Vec<RawFd> {
+        underlay.receivers().iter().flatten().map(|receiver| receiver.fd().as_raw_fd()).collect()
+    }
+
+    #[test]
+    fn tunnels_share_what_they_wish_alike_and_what_stays_is_not_touched() {
+        let (config, port) = (Config::default(), free_port());
+        let mut underlay = Underlay::default();
+        let one = tunnel("127.0.0.2", port);
+        assert!(underlay.tunnel(&one).unwrap_err().contains("not open yet"));
+        assert!(underlay.refresh(&config, &[&one], 2).unwrap());
+        assert_eq!((underlay.receivers().len(), underlay.receivers()[0].len()), (2, 1));
+        assert!(underlay.receivers()[0][0].local().ip().is_unspecified());
+        let before = descriptors(&underlay);
+
+        let alike = TunnelConfig { out_key: Vni::new(7).unwrap(), ..tunnel("127.0.0.3", port) };
+        let marked = TunnelConfig { tos: Some(8), ..one.clone() };
+        let there = TunnelConfig { local: Some("127.0.0.1".parse().unwrap()), ..one.clone() };
+        assert!(underlay.refresh(&config, &[&one, &alike, &marked, &there], 2).unwrap());
+        let [one_peer, alike_peer, marked_peer, there_peer] =
+            [&one, &alike, &marked, &there].map(|tunnel| underlay.tunnel(tunnel).unwrap());
+        assert!(Arc::ptr_eq(one_peer.pool(), alike_peer.pool()));
+        assert!(!Arc::ptr_eq(one_peer.pool(), marked_peer.pool()));
+        assert!(!Arc::ptr_eq(one_peer.pool(), there_peer.pool()));
+        assert_eq!(one_peer.remote(), SocketAddr::new(one.remote, port));
+        assert!(one_peer.fd().is_none());
+        let all = descriptors(&underlay);
+        assert!(all.len() == 4 && before.iter().all(|fd| all.contains(fd)));
+
+        assert!(!underlay.refresh(&config, &[&there, &marked, &one], 2).unwrap());
+        assert!(underlay.refresh(&config, &[&one], 2).unwrap());
+        assert_eq!(descriptors(&underlay), before);
+        assert!(Arc::ptr_eq(underlay.tunnel(&one).unwrap().pool(), one_peer.pool()));
+        assert!(underlay.refresh(&config, &[], 2).unwrap() && underlay.receivers().is_empty());
+    }
+
+    #[test]
+    fn a_taken_port_is_the_trouble_of_its_tunnels_alone_and_is_asked_for_again() {
+        let config = Config::default();
+        let other = UdpSocket::bind("0.0.0.0:0").unwrap();
+        let taken = tunnel("127.0.0.2", other.local_addr().unwrap().port());
+        let free = tunnel("127.0.0.2", free_port());
+        let nowhere = TunnelConfig { local: Some("192.0.2.77".parse().unwrap()), ..free.clone() };
+        let mixed = TunnelConfig { local: Some("::1".parse().unwrap()), ..free.clone() };
+        let mut underlay = Underlay::default();
+        underlay.refresh(&config, &[&taken, &free, &nowhere, &mixed], 1).unwrap();
+        assert!(underlay.failed.is_empty() && underlay.tunnel(&free).is_ok());
+        let refused = |underlay: &Underlay, tunnel| underlay.tunnel(tunnel).unwrap_err();
+        assert!(refused(&underlay, &taken).contains("taken by another program"));
+        assert!(refused(&underlay, &taken).contains("dst_port"));
+        assert!(refused(&underlay, &nowhere).contains("192.0.2.77 is on no interface"));
+        assert!(refused(&underlay, &mixed).contains("different families"));
+        drop(other);
+        assert!(underlay.refresh(&config, &[&taken, &free], 1).unwrap());
+        assert!(underlay.tunnel(&taken).is_ok() && underlay.tunnel(&free).is_ok());
+    }
+
+    #[test]
+    fn a_wish_for_any_number_of_sockets_costs_a_bounded_number_and_none_of_those_that_are_there() {
+        let config = Config::default();
+        let first = tunnel("127.0.0.2", free_port());
+        let mut underlay = Underlay::default();
+        underlay.refresh(&config, &[&first], 1).unwrap();
+        let many: Vec<TunnelConfig> = (1..=200_u16)
+            .map(|n| TunnelConfig { udp_port: 20_000 + n, tos: u8::try_from(n).ok(), ..first.clone() })
+            .chain([first.clone()])
+            .collect();
+        underlay.refresh(&config, &many.iter().collect::<Vec<_>>(), 1).unwrap();
+        assert!(underlay.tunnel(&first).is_ok());
+        assert!(underlay.receivers.len() <= MOST && underlay.pools.len() <= MOST);
+        let refused: Vec<String> = many.iter().filter_map(|t| underlay.tunnel(t).err()).collect();
+        assert!(refused.iter().any(|reason| reason.contains("more than 64")), "{refused:?}");
+    }
+
+    #[test]
+    fn a_path_s_mtu_is_the_kernel_s_or_that_of_ethernet() {
+        assert!(Underlay::path_mtu(&tunnel("127.0.0.2", 4789)) > 1500);
+        let nowhere =
+            TunnelConfig { local: Some("192.0.2.77".parse().unwrap()), ..tunnel("127.0.0.2", 4789) };
+        assert_eq!(Underlay::path_mtu(&nowhere), 1500);
+    }
+}
