@@ -357,7 +357,7 @@ fn frames_in_order_stay_in_order_many_at_a_time() {
             let mut next = 0_u32;
             for _ in 0..10 {
                 let numbered = |n: u32| {
-                    let mut frame = tagged(if n % 3 == 0 { &[(0x8100, 5)] } else { &[] }, 0);
+                    let mut frame = tagged(if n.is_multiple_of(3) { &[(0x8100, 5)] } else { &[] }, 0);
                     let end = frame.len();
                     frame[end - 4..].copy_from_slice(&n.to_be_bytes());
                     frame

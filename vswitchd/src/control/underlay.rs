@@ -349,7 +349,7 @@ const fn any_like(address: IpAddr) -> IpAddr {
 }
 
 fn local_of(tunnel: &TunnelConfig) -> IpAddr {
-    tunnel.local.unwrap_or(any_like(tunnel.remote))
+    tunnel.local.unwrap_or_else(|| any_like(tunnel.remote))
 }
 
 fn receives_at(tunnel: &TunnelConfig) -> SocketAddr {
@@ -454,8 +454,8 @@ mod tests {
         let other = UdpSocket::bind("0.0.0.0:0").unwrap();
         let taken = tunnel("127.0.0.2", other.local_addr().unwrap().port());
         let free = tunnel("127.0.0.2", free_port());
-        let nowhere = TunnelConfig { local: Some("192.0.2.77".parse().unwrap()), ..free.clone() };
-        let mixed = TunnelConfig { local: Some("::1".parse().unwrap()), ..free.clone() };
+        let nowhere = TunnelConfig { local: Some("192.0.2.77".parse().unwrap()), ..free };
+        let mixed = TunnelConfig { local: Some("::1".parse().unwrap()), ..free };
         let mut underlay = Underlay::default();
         underlay.refresh(&config, &[&taken, &free, &nowhere, &mixed], 1).unwrap();
         assert!(underlay.failed.is_empty() && underlay.tunnel(&free).is_ok());
