@@ -65,6 +65,10 @@ pub(super) fn tap_path(port: &RunningPort) -> Option<String> {
                 (uso, "uso"),
             ]))
         }
+        AnyLink::Packet(packet) => {
+            let [csum, tso, uso] = packet.offload();
+            Some(words([(true, "packet vnet_hdr"), (csum, "csum"), (tso, "tso"), (uso, "uso")]))
+        }
         AnyLink::Peer(_) | AnyLink::Memory(_) => None,
     }
 }

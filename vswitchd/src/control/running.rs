@@ -6,16 +6,17 @@ use super::ovs::Ovs;
 use super::plan::Desired;
 use super::ports::{self, Settings};
 use super::underlay::Underlay;
-use crate::config::{Config, PeerConfig, PeerSource, Policing, PortConfig};
+use crate::config::{Config, PeerConfig, PeerSource, Policing, PortConfig, PortKind};
 use crate::datapath::{PortLink, Setup, StuckError, Workers};
-use crate::link::AnyLink;
+use crate::link::{AnyLink, Peer, UdpPool};
+use crate::observe::log;
 use crate::slow::PeerState;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use vswitch_core::policer::Policer;
-use vswitch_core::port::{Carries, Group, Policers, Port, Tunnel};
+use vswitch_core::port::{Carries, Group, InnerVlan, Policers, Port, Tunnel};
 use vswitch_core::switch::{Bridge, Groups, Topology, TopologyError};
 use vswitch_core::{Attachment, MacTable, PortId};
 
@@ -33,6 +34,8 @@ pub(super) struct RunningPort {
     pub(super) link: Option<Arc<PortLink>>,
     /// Why it is down, or what of its settings the system refused.
     pub(super) reason: Option<String>,
+    /// Of a tunnel: the largest outer IP packet that it sends, in bytes.
+    path_mtu: u16,
 }
 
 impl RunningPort {
@@ -42,12 +45,15 @@ impl RunningPort {
             ingress: config.ingress_policing.map(policer),
             egress: config.egress_policing.map(policer),
         };
-        Self { id, applied: config.clone(), config, policers, link: None, reason: None }
+        Self { id, applied: config.clone(), config, policers, link: None, reason: None, path_mtu: 1500 }
     }
 
-    /// Whether frames can cross.
+    /// Whether frames can cross: a patch has nothing of the operating system's behind it, only its peer.
     pub(super) const fn is_up(&self) -> bool {
-        self.link.is_some()
+        match self.config.kind {
+            PortKind::Patch { .. } => self.reason.is_none(),
+            _ => self.link.is_some(),
+        }
     }
 
     /// What is wished of it from now on.
@@ -210,6 +216,55 @@ impl Running {
         reads.iter().enumerate().min_by_key(|(_, count)| **count).map_or(0, |(worker, _)| worker)
     }
 
+    /// Gives every port that is a tunnel the sockets it needs, and tells every patch whether its peer is there; whether
+    /// anything changed.
+    pub(super) fn follow_tunnels(&mut self) -> bool {
+        let mut changed = false;
+        for (name, port) in &mut self.ports {
+            let Some(tunnel) = port.config.tunnel() else { continue };
+            // What may be sent in fragments has no limit here.
+            let mtu = if tunnel.dont_fragment { Underlay::path_mtu(tunnel) } else { u16::MAX };
+            changed |= std::mem::replace(&mut port.path_mtu, mtu) != mtu;
+            match self.underlay.tunnel(tunnel) {
+                Ok(wished) => {
+                    port.reason = None;
+                    if !port.link.as_ref().is_some_and(|link| sends_to(link, wished.pool(), wished.remote()))
+                    {
+                        let link = PortLink { port: port.id, worker: 0, link: AnyLink::Peer(wished) };
+                        port.link = Some(Arc::new(link));
+                        changed = true;
+                    }
+                }
+                Err(reason) => {
+                    changed |= port.link.take().is_some();
+                    say_down(name, port, Some(reason));
+                }
+            }
+        }
+        let patches: BTreeMap<&String, &String> = self
+            .ports
+            .iter()
+            .filter_map(|(name, port)| match &port.config.kind {
+                PortKind::Patch { peer } => Some((name, peer)),
+                _ => None,
+            })
+            .collect();
+        let lonely: Vec<(String, Option<String>)> = patches
+            .iter()
+            .map(|(name, peer)| {
+                let usable = patches.get(*peer) == Some(name);
+                let reason = || format!("No usable peer '{peer}' exists in 'netdev' datapath.");
+                ((*name).clone(), (!usable).then(reason))
+            })
+            .collect();
+        for (name, reason) in lonely {
+            if let Some(port) = self.ports.get_mut(&name) {
+                say_down(&name, port, reason);
+            }
+        }
+        changed
+    }
+
     /// Gives the workers what runs now, and waits until they all run it.
     pub(super) fn publish(
         &mut self,
@@ -228,17 +283,13 @@ impl Running {
                 (peer.config.address, peer.config.udp_port.unwrap_or_else(|| self.underlay.udp_port()))
                     .into();
             let pool = self.underlay.pool_towards(peer.config.address);
-            let current = peer.link.as_ref().and_then(|link| match &link.link {
-                AnyLink::Peer(current) => Some(current),
-                _ => None,
-            });
-            let same = match (&pool, current) {
-                (Some(pool), Some(current)) => Arc::ptr_eq(pool, current.pool()) && current.remote() == to,
+            let same = match (&pool, &peer.link) {
+                (Some(pool), Some(link)) => sends_to(link, pool, to),
                 (None, None) => true,
                 _ => false,
             };
             if !same {
-                let link = pool.map(|pool| AnyLink::Peer(crate::link::Peer::new(pool, to)));
+                let link = pool.map(|pool| AnyLink::Peer(Peer::new(pool, to)));
                 peer.link = link.map(|link| Arc::new(PortLink { port: peer.id, worker: 0, link }));
             }
         }
@@ -246,7 +297,11 @@ impl Running {
         bridges[0] = bridge(config);
         let ports = self.ports.values().filter_map(|port| {
             let number = ovs.bridge_of(&port.config)?;
-            Some(core_port(port, number, config, &self.node))
+            let mut core = core_port(port, number, config, &self.node);
+            if let PortKind::Patch { peer } = &port.config.kind {
+                core.patch = self.ports.get(peer).map(|peer| peer.id);
+            }
+            Some(core)
         });
         let peers = self.peers.values().map(|peer| core_peer(peer, self.underlay.udp_port()));
         let topology = Topology::new(bridges, ports.chain(peers))?;
@@ -337,8 +392,40 @@ fn policer(policing: Policing) -> Arc<Policer> {
     Arc::new(Policer::new(policing.rate, policing.burst))
 }
 
+/// Whether what leaves by `link` is sent by `pool` to `remote`.
+fn sends_to(link: &PortLink, pool: &Arc<UdpPool>, remote: SocketAddr) -> bool {
+    matches!(&link.link, AnyLink::Peer(peer) if Arc::ptr_eq(peer.pool(), pool) && peer.remote() == remote)
+}
+
+/// Keeps why `port` is down, and logs it when that is news.
+fn say_down(name: &str, port: &mut RunningPort, reason: Option<String>) {
+    if let Some(reason) = reason.as_ref().filter(|reason| port.reason.as_ref() != Some(reason)) {
+        log::warn("port down", &[("port", &name), ("reason", reason)]);
+    }
+    port.reason = reason;
+}
+
+/// How the core sees the VLANs of a port, and its tunnel if there is one behind it.
+fn port_attachment(config: &PortConfig) -> Attachment {
+    let Some(tunnel) = config.tunnel() else { return config.attachment() };
+    Attachment::Tunnel(Tunnel {
+        remote: tunnel.remote,
+        local: tunnel.local,
+        udp_port: tunnel.udp_port,
+        carries: Carries::Inside {
+            in_vni: tunnel.in_key,
+            out_vni: tunnel.out_key,
+            attachment: Box::new(config.attachment()),
+        },
+        floods: None,
+        inner_vlan: InnerVlan::Carry,
+        strict: false,
+    })
+}
+
 fn core_port(port: &RunningPort, bridge: u8, config: &Config, node: &str) -> Port {
-    let mut core = Port::new(port.id, port.config.attachment());
+    let mut core = Port::new(port.id, port_attachment(&port.config));
+    core.mtu = port.path_mtu;
     core.bridge = bridge;
     core.priority_tags = port.config.priority_tags;
     core.mac_limit = port_mac_limit(&port.config, config);

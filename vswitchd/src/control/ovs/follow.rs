@@ -111,4 +111,9 @@ impl PortConfig {
             _ => None,
         }
     }
+
+    /// Whether something of the operating system's is opened for it.
+    pub(in super::super) const fn has_interface(&self) -> bool {
+        matches!(self.kind, PortKind::Tap | PortKind::Internal | PortKind::System)
+    }
 }

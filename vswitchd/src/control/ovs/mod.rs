@@ -34,6 +34,8 @@ pub(super) struct Ovs {
     pub(super) changed: bool,
     /// What was not as it was wished at the last look.
     pub(super) failed: Vec<Failed>,
+    /// The least MTU of the existing interfaces on each bridge, where there are any.
+    mtus: BTreeMap<String, u16>,
     next_report: Instant,
     next_statistics: Instant,
     /// Counters of ports as they were last read.
@@ -63,6 +65,7 @@ impl Default for Ovs {
             awaited: false,
             changed: false,
             failed: Vec::new(),
+            mtus: BTreeMap::new(),
             next_report: Instant::ZERO,
             next_statistics: Instant::ZERO,
             statistics: BTreeMap::new(),
@@ -77,6 +80,12 @@ impl Ovs {
             None => Some(0),
             Some(name) => self.bridges.get(name).map(|bridge| bridge.number),
         }
+    }
+
+    /// The MTU of internal ports of `bridge` of which nothing is said: the least of its existing interfaces, as Open
+    /// vSwitch has it.
+    pub(super) fn mtu_of(&self, bridge: &str) -> u16 {
+        self.mtus.get(bridge).copied().unwrap_or(1500)
     }
 
     /// The bridges as the core takes them, by number, the file's, 0, as one of which nothing is said.

@@ -357,7 +357,7 @@ impl Session {
             ("ovs_version", atom(text(super::OVS_VERSION))),
             ("db_version", atom(text(&self.schema.version))),
             ("datapath_types", set(&["netdev", "system"])),
-            ("iface_types", set(&["internal", "tap"])),
+            ("iface_types", set(&["internal", "patch", "system", "tap", "vxlan"])),
             ("dpdk_initialized", atom(Atom::Boolean(false))),
         ];
         let rows = self.known.database.tables.get(DATABASE).into_iter().flatten();
