@@ -242,19 +242,11 @@ fn ten_thousand_ports_that_cannot_be_leave_the_others_as_they_are(lab: &Lab, swi
 }
 
 on_seats! {
-    stock: Stock => {
+    stock: Stock, ours: Ours => {
         a_database_that_is_killed_and_comes_back_costs_no_frame,
         a_switch_that_starts_again_finds_everything_in_the_database,
         rows_of_any_content_harm_nobody_else,
         a_thousand_ports_are_added_and_removed_in_one_transaction_each,
         ten_thousand_ports_that_cannot_be_leave_the_others_as_they_are,
-    }
-}
-
-on_seats! {
-    ours: Ours => {
-        a_database_that_is_killed_and_comes_back_costs_no_frame,
-        rows_of_any_content_harm_nobody_else,
-        a_thousand_ports_are_added_and_removed_in_one_transaction_each,
     }
 }

@@ -117,7 +117,7 @@ fn tunnels_of_one_host_to_another_are_told_apart_by_their_keys(lab: &Lab, switch
 }
 
 on_seats! {
-    stock: Stock => {
+    stock: Stock, ours: Ours => {
         the_two_commands_of_the_source_join_two_hosts,
         a_tunnel_over_ipv6_with_a_key_and_a_port_of_its_own_joins_two_hosts,
         the_vlans_of_pods_go_through_a_tunnel_and_stay_apart,

@@ -230,8 +230,7 @@ impl Seat {
     }
 
     /// A pod at `bridge`: a namespace whose `eth0` is the other end of the veth `port`, which is added with these
-    /// further words, such as `tag=10`; with `addresses`. At our switch, which takes no veth yet, `eth0` is the internal
-    /// port itself, moved there.
+    /// further words, such as `tag=10`; with `addresses`.
     ///
     /// # Panics
     /// When that fails.
@@ -240,19 +239,15 @@ impl Seat {
         let pod =
             lab.namespace(&format!("{}-{port}", self.host.name().rsplit('-').next().unwrap_or_default()));
         hush_links(&pod);
-        if self.switch == Switch::Ours {
-            self.internal_pod(&pod, bridge, port, words);
-        } else {
-            self.host.veth(port, &pod, "eth0");
-            // That datapath passes on what a veth leaves undone as if it were done.
+        self.host.veth(port, &pod, "eth0");
+        if self.switch == Switch::Stock {
+            // Its userspace datapath passes on what a veth leaves undone as if it were done.
             pod.ethtool("eth0", "tx off tso off gso off");
         }
         for address in addresses {
             pod.address("eth0", address);
         }
-        if self.switch == Switch::Stock {
-            self.sh(&format!("ovs-vsctl add-port {bridge} {port} {words}"));
-        }
+        self.sh(&format!("ovs-vsctl add-port {bridge} {port} {words}"));
         pod
     }
 
@@ -265,22 +260,10 @@ impl Seat {
         let pod =
             lab.namespace(&format!("{}-{port}", self.host.name().rsplit('-').next().unwrap_or_default()));
         hush(&pod);
-        if self.switch == Switch::Ours {
-            self.internal_pod(&pod, bridge, port, words);
-            pod.ip("link set dev eth0 up");
-            let raw = pod.inside(|| Raw::open("eth0"));
-            return (pod, raw);
-        }
         self.host.veth(port, &pod, "eth0");
         let raw = pod.inside(|| Raw::open("eth0"));
         self.sh(&format!("ovs-vsctl add-port {bridge} {port} {words}"));
         (pod, raw)
-    }
-
-    /// The internal port `port`, added with these words and moved to `pod`, as its `eth0`.
-    fn internal_pod(&self, pod: &Namespace, bridge: &str, port: &str, words: &str) {
-        self.sh(&format!("ovs-vsctl add-port {bridge} {port} {words} -- set interface {port} type=internal"));
-        self.sh(&format!("ip link set dev {port} netns {} name eth0", pod.name()));
     }
 }
 
