@@ -377,9 +377,10 @@ fn bridge(config: &Config) -> Bridge {
 /// Ports that Open vSwitch calls protected: those of one bridge send each other nothing.
 const PROTECTED: Group = Group(2);
 
-/// How many MAC entries `port` may hold: one of a bridge of its own shares the bridge's limit and has none.
+/// How many MAC entries `port` may hold: one of a bridge of its own shares the bridge's limit and has none, and whoever
+/// is behind a tunnel has a switch that limits them.
 pub(super) fn port_mac_limit(port: &PortConfig, config: &Config) -> Option<u32> {
-    if port.bridge.is_some() { None } else { mac_limit(config) }
+    if port.bridge.is_some() || port.tunnel().is_some() { None } else { mac_limit(config) }
 }
 
 /// How many MAC entries a port of the file's bridge may hold.

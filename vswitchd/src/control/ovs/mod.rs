@@ -34,6 +34,9 @@ pub(super) struct Ovs {
     pub(super) changed: bool,
     /// What was not as it was wished at the last look.
     pub(super) failed: Vec<Failed>,
+    /// Interfaces by name: their number in the system, and how often their carrier had changed when they were first
+    /// seen.
+    carriers: BTreeMap<String, (u32, u64)>,
     /// The least MTU of the existing interfaces on each bridge, where there are any.
     mtus: BTreeMap<String, u16>,
     next_report: Instant,
@@ -65,6 +68,7 @@ impl Default for Ovs {
             awaited: false,
             changed: false,
             failed: Vec::new(),
+            carriers: BTreeMap::new(),
             mtus: BTreeMap::new(),
             next_report: Instant::ZERO,
             next_statistics: Instant::ZERO,

@@ -46,6 +46,7 @@ impl Control {
     fn ovs_report(&mut self) -> Report {
         let system = System::look();
         self.ovs.mtus = system.least_mtus(&self.ovs.wish.ports);
+        self.ovs.carriers = system.carriers(&self.ovs.wish.ports, &self.ovs.carriers);
         let ovs = &self.ovs;
         let refused = ovs.failed.iter().filter(|failed| failed.kind == "port");
         let refused: HashMap<&str, &str> =
@@ -99,7 +100,7 @@ impl Control {
         }
         report.error = None;
         report.mac = Some(self.settings(config).mac);
-        system.tell(&config.name, &mut report);
+        system.tell(&config.name, &self.ovs.carriers, &mut report);
         report
     }
 
@@ -112,6 +113,9 @@ impl Control {
         self.ovs.wish.ports.iter().filter_map(of).collect()
     }
 }
+
+/// Interfaces by name: their number in the system, and how often their carrier had changed.
+type Carriers = BTreeMap<String, (u32, u64)>;
 
 /// The interfaces of the operating system, as they are at one moment.
 struct System {
@@ -130,12 +134,13 @@ impl System {
     }
 
     /// What is to be said of the interface called `name`; nothing of one that was moved away.
-    fn tell(&self, name: &str, report: &mut InterfaceReport) {
+    fn tell(&self, name: &str, carriers: &Carriers, report: &mut InterfaceReport) {
         let Some(facts) = self.facts.get(name) else { return };
         report.mac = facts.mac.or(report.mac);
         (report.mtu, report.ifindex) = (Some(facts.mtu), Some(facts.index));
         (report.admin_up, report.link_up) = (Some(facts.up), Some(facts.carrier));
-        report.link_resets = Some(facts.carrier_changes);
+        let before = carriers.get(name).map_or(0, |(_, changes)| *changes);
+        report.link_resets = Some(facts.carrier_changes.saturating_sub(before));
         let Some(drivers) = &self.drivers else { return };
         if let Ok(wire) = drivers.wire(name) {
             report.link_speed = wire.mbits.map(|mbits| u64::from(mbits) * 1_000_000);
@@ -148,6 +153,16 @@ impl System {
                 ("firmware_version".to_owned(), driver.firmware),
             ]);
         }
+    }
+
+    /// How often the carriers of `ports` had changed when they were first seen, `before` or now.
+    fn carriers(&self, ports: &[PortConfig], before: &Carriers) -> Carriers {
+        let of = |port: &PortConfig| {
+            let facts = self.facts.get(&port.name).filter(|_| port.has_interface())?;
+            let known = before.get(&port.name).filter(|(index, _)| *index == facts.index);
+            Some((port.name.clone(), known.copied().unwrap_or((facts.index, facts.carrier_changes))))
+        };
+        ports.iter().filter_map(of).collect()
     }
 
     /// The least MTU of the existing interfaces on each bridge.
