@@ -41,6 +41,11 @@ cni-lab pods="50" *ARGS:
     cargo build --release --locked -p vswitchd -p vswitch-cni
     cargo run --release --locked -p vswitch-benches --bin cni-lab -- {{pods}} {{ARGS}}
 
+# How long scripts wait for ovs-vsctl, our switch and stock Open vSwitch in turns, as root
+ovs-lab ports="100" *ARGS:
+    cargo build --release --locked -p vswitchd
+    cargo run --release --locked -p vswitch-benches --bin ovs-lab -- {{ports}} {{ARGS}}
+
 # Instructions a frame takes in the core, beside the counts kept; `--write` keeps the new ones. Needs valgrind
 instructions *ARGS:
     cargo run --quiet --release --locked -p vswitch-benches --bin instructions -- {{ARGS}}

@@ -12,6 +12,7 @@ use vswitch_core::Vni;
 use vswitch_core::wire::{ip, neigh, vxlan};
 use vswitch_tests::cni_body::CNI_SEEDS;
 use vswitch_tests::openflow_body::openflow_seeds;
+use vswitch_tests::ovsdb_body::ovsdb_seeds;
 use vswitch_tests::pcap;
 
 /// The largest seed: longer ones make a fuzzer slow and are never needed.
@@ -60,6 +61,7 @@ fn main() -> io::Result<()> {
     // Each message, and all of them one after the other.
     let messages = openflow_seeds();
     seed(home, "openflow", &messages.iter().cloned().chain([messages.concat()]).collect())?;
+    seed(home, "ovsdb", &ovsdb_seeds().into_iter().map(|text| [&[7], text.as_bytes()].concat()).collect())?;
     seed(home, "config", &files)
 }
 

@@ -55,6 +55,7 @@ pub fn topology(spec: &Spec) -> Topology {
             neigh_suppress: bridge.neigh_suppress,
             vnis: bridge.vnis.clone(),
             rules: bridge.rules.clone(),
+            ..Bridge::default()
         })
         .collect();
     Topology::new(bridges, spec.ports.iter().cloned()).expect("the test's configuration is a good one")

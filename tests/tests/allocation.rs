@@ -9,7 +9,8 @@ use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
-use vswitch_core::switch::{Bridge, Topology, Worker};
+use vswitch_core::port::{Carries, InnerVlan, Tunnel};
+use vswitch_core::switch::{Bridge, Rule, RuleAction, RuleMatch, Topology, Worker};
 use vswitch_core::{
     Arrival, Attachment, Batch, Instant, Mac, MacTable, Offload, Port, PortId, TxList, Vlan, Vni,
 };
@@ -192,5 +193,67 @@ fn a_frame_in_steady_state_allocates_nothing() {
         (0..2100).map(|round| batch(|n| (port(n), Frame::new(station(1), station(10_000 + round * 32 + n)))));
     for batch in new {
         assert_eq!(allocations_of(|| assert!(run(&batch, &mut tx) > 0)), 0, "learning");
+    }
+}
+
+/// Two bridges, a cable that changes the tags of what crosses it, an ordinary tunnel and rules on the far side.
+fn joined() -> Worker {
+    let [ten, twenty] = [10, 20].map(|number| Vlan::new(number).unwrap());
+    let port = |bridge: u8, number: u32, attachment| Port { bridge, ..Port::new(id(number), attachment) };
+    let cable = |bridge: u8, number: u32, vlan, other: u32| Port {
+        patch: Some(id(other)),
+        ..port(bridge, number, Attachment::Access(vlan))
+    };
+    let vni = Vni::new(10_010).unwrap();
+    let tunnel = Tunnel {
+        remote: peer(1),
+        local: None,
+        udp_port: 4789,
+        carries: Carries::Inside { in_vni: vni, out_vni: vni, attachment: Box::new(Attachment::trunk_all()) },
+        floods: None,
+        inner_vlan: InnerVlan::Strip,
+        strict: false,
+    };
+    let ports = [
+        port(0, 1, Attachment::Access(ten)),
+        cable(0, 2, ten, 3),
+        cable(1, 3, twenty, 2),
+        port(1, 4, Attachment::trunk_all()),
+        port(1, 5, Attachment::Tunnel(tunnel)),
+    ];
+    let rule = |id, matches, actions| Rule { id, matches, actions };
+    let rules = vec![
+        rule(0, RuleMatch { dst: Some(station(9)), ..RuleMatch::default() }, vec![RuleAction::Flood]),
+        rule(1, RuleMatch::default(), vec![RuleAction::Normal]),
+    ];
+    let bridges = vec![Bridge::default(), Bridge { rules: Some(rules), ..Bridge::default() }];
+    let macs = Arc::new(MacTable::new(1000, Duration::from_secs(300), [1, 2]));
+    ports.iter().for_each(|port| macs.bind(port.id, None));
+    Worker::new(Arc::new(Topology::new(bridges, ports).unwrap()), macs)
+}
+
+#[test]
+fn a_frame_that_crosses_cables_and_meets_rules_allocates_nothing_either() {
+    let mut worker = joined();
+    let mut tx = TxList::new();
+    let kinds = [
+        ("to the far side", batch(|n| (Arrival::Port(id(1)), Frame::new(Mac::BROADCAST, station(n))))),
+        (
+            "from a tunnel",
+            batch(|n| (from_peer(peer(1)), Frame::new(Mac::BROADCAST, station(100 + n)).tag(ctag(20, 0)))),
+        ),
+        ("back", batch(|n| (Arrival::Port(id(4)), Frame::new(station(n), station(200)).tag(ctag(20, 5))))),
+        ("by a rule", batch(|n| (Arrival::Port(id(4)), Frame::new(station(9), station(300 + n))))),
+    ];
+    for round in 0..20 {
+        for (name, batch) in &kinds {
+            let allocations = allocations_of(|| {
+                tx.clear();
+                worker.forward(Instant::from_secs(round), batch, &mut tx);
+            });
+            worker.events().for_each(drop);
+            assert!(tx.len() >= BATCH, "{name}: {} left", tx.len());
+            assert!(round == 0 || allocations == 0, "{name}: {allocations} allocations");
+        }
     }
 }

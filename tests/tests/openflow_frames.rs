@@ -142,20 +142,18 @@ fn frames_go_where_flows_say_here_and_in_open_vswitch() {
                 ours.seat.flows("add-flow", flow);
                 assert_eq!(ofctl_at(&stock_at, &["add-flow", "br0", flow]).code, 0, "{flow}");
             }
-            for port in 0..3 {
+            for (port, stock_port) in ports.iter().enumerate() {
                 for frame in frames() {
                     ours.forget();
                     stock.forget();
                     let mut theirs: Vec<(u32, Vec<u8>)> = stock
-                        .frame_in(ports[port].id, &frame)
+                        .frame_in(stock_port.id, &frame)
                         .into_iter()
                         .map(|(port, bytes)| (port.get(), bytes))
                         .collect();
                     theirs.sort();
                     let out = ours.frame_in(port, &frame);
-                    let show = |sent: &[(u32, Vec<u8>)]| {
-                        describe_all(sent.iter().map(|(port, bytes)| (*port, &bytes[..])))
-                    };
+                    let show = |sent: &[(u32, Vec<u8>)]| describe_all(sent);
                     assert_eq!(
                         show(&out),
                         show(&theirs),

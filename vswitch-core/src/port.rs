@@ -353,6 +353,12 @@ pub struct Port {
     pub guard: Option<Arc<Guard>>,
     /// How much may pass it. Not read of a tunnel.
     pub policers: Policers,
+    /// In a bridge that snoops: whether it is sent all multicast traffic, joined or not (Open vSwitch's
+    /// `mcast-snooping-flood`).
+    pub mcast_flood: bool,
+    /// In a bridge that snoops: whether it is sent reports of hosts, as a port with a router is (Open vSwitch's
+    /// `mcast-snooping-flood-reports`).
+    pub mcast_flood_reports: bool,
     /// The other end of the cable whose one end it is (a `patch` port): what leaves here arrives there. That port must
     /// name this one, or nothing passes.
     pub patch: Option<PortId>,
@@ -372,6 +378,8 @@ impl Port {
             mac_limit: None,
             guard: None,
             policers: Policers { ingress: None, egress: None },
+            mcast_flood: false,
+            mcast_flood_reports: false,
             patch: None,
         }
     }

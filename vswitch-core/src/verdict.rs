@@ -77,6 +77,10 @@ drop_reasons! {
     VlanNotOnEgress = "vlan_not_on_egress", "the port of the destination does not carry the frame's VLAN";
     /// A flood that nobody is to hear.
     NoEgress = "no_egress", "no other port carries the frame's VLAN";
+    /// A group that nobody joined, where such are not flooded.
+    NoListener = "no_listener", "nobody has joined the group that the frame is for";
+    /// What arrives on a port that carries copies.
+    MirrorOutput = "mirror_output", "it arrived on the output port of a mirror, which carries nothing else";
     /// More cables in a row than there are bridges, or too many in all.
     PatchLoop = "patch_loop", "patch ports lead the frame in a circle";
     /// The bridge has rules, and none matches.
@@ -161,6 +165,8 @@ pub enum Why {
     Neigh,
     /// A statement where an address is; the frame itself goes its way.
     NeighSeen,
+    /// A message of IGMP or Multicast Listener Discovery in a bridge that snoops; the frame itself goes its way.
+    Snoop,
 }
 
 impl Why {
@@ -172,6 +178,7 @@ impl Why {
             Self::Probe => "probe",
             Self::Neigh => "neigh",
             Self::NeighSeen => "neigh_seen",
+            Self::Snoop => "snoop",
         }
     }
 }

@@ -3,12 +3,13 @@
 
 mod link_support;
 
-use link_support::{isolated, up};
+use link_support::{isolated, run, up};
 use std::io::ErrorKind;
 use std::net::{IpAddr, UdpSocket};
 use std::os::fd::AsFd;
 use vswitch_core::Mac;
 use vswitchd::link::{Source, Tap, open_or_adopt};
+use vswitchd::sys::ethtool::{Ethtool, Wire};
 use vswitchd::sys::netlink::{Change, Netlink};
 use vswitchd::sys::netns;
 
@@ -173,5 +174,52 @@ fn an_absent_interface_is_none() {
         assert_eq!((lo.index, lo.name.as_str(), lo.mtu, lo.up), (1, "lo", 65_536, true));
         assert_eq!(here.interfaces().unwrap(), [lo]);
         assert_eq!(here.delete(4711).unwrap_err().raw_os_error(), Some(libc::ENODEV));
+    });
+}
+
+#[test]
+fn what_the_kernel_tells_of_one_interface_it_tells_of_all_at_once() {
+    isolated(|| {
+        for line in ["add near type veth peer name far", "set near mtu 1300 up"] {
+            run(&format!("ip link {line}"));
+        }
+        let _tap = open("tap0");
+        let mut netlink = Netlink::open().unwrap();
+        let near = netlink.facts("near").unwrap().unwrap();
+        assert_eq!(
+            (near.mtu, near.up, near.carrier, near.kind.as_deref()),
+            (1300, true, false, Some("veth"))
+        );
+        let before = near.carrier_changes;
+        run("ip link set far up");
+        let near = netlink.facts("near").unwrap().unwrap();
+        assert!(near.carrier && near.carrier_changes > before && near.mac.is_some());
+        let tap = netlink.facts("tap0").unwrap().unwrap();
+        assert_eq!((tap.up, tap.carrier, tap.kind.as_deref()), (false, false, Some("tun")));
+        assert_eq!(netlink.facts("lo").unwrap().unwrap().kind, None);
+        assert_eq!(netlink.facts("eth77").unwrap(), None);
+        let mut all = netlink.all_facts().unwrap();
+        all.retain(|facts| ["near", "tap0"].contains(&facts.name.as_str()));
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        assert_eq!(all, [near, tap]);
+    });
+}
+
+#[test]
+fn a_driver_says_its_name_and_how_fast_its_wire_is() {
+    isolated(|| {
+        run("ip link add near type veth peer name far");
+        let _tap = open("tap0");
+        let ethtool = Ethtool::open().unwrap();
+        assert_eq!(
+            (ethtool.driver("near").unwrap().name, ethtool.driver("tap0").unwrap().name),
+            ("veth".into(), "tun".into())
+        );
+        assert_eq!(ethtool.wire("near").unwrap(), Wire { mbits: Some(10_000), full_duplex: Some(true) });
+        assert!(ethtool.wire("tap0").unwrap().mbits.is_some());
+        for name in ["eth77", "a-name-of-sixteen"] {
+            assert!(ethtool.driver(name).is_err() && ethtool.wire(name).is_err());
+        }
+        assert_eq!(ethtool.wire("lo").unwrap_err().raw_os_error(), Some(95), "EOPNOTSUPP");
     });
 }

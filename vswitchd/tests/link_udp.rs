@@ -3,17 +3,19 @@
 
 mod link_support;
 
-use link_support::{LIMIT, assert_all_sent, assert_clean, isolated, port, repeated, up};
+use link_support::{LIMIT, assert_all_sent, assert_clean, isolated, port, repeated, run, up, wait};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use vswitch_core::frame::{Head, TxRange};
 use vswitch_core::{Arrival, Batch, Offload, TxList};
 use vswitchd::link::{
-    Link, LinkError, POOL_PORTS, POOL_SIZE, Peer, Scratch, Sent, Source, UdpPool, UdpReceiver, open_or_adopt,
+    Link, LinkError, Outer, POOL_PORTS, POOL_SIZE, Packet, Peer, Scratch, Sent, Source, UdpPool, UdpReceiver,
+    open_or_adopt,
 };
 use vswitchd::sys::event::wait_readable;
 use vswitchd::sys::netlink::{Change, Netlink};
+use vswitchd::sys::socket;
 
 const LOOPBACKS: [&str; 2] = ["127.0.0.1", "::1"];
 const QUEUE: u32 = 4 << 20;
@@ -297,5 +299,125 @@ fn an_empty_queue_is_drained_and_a_full_batch_is_not() {
         }
         batch.clear();
         assert_eq!(receivers[0].receive(&mut batch).frames, 1);
+    });
+}
+
+/// Sends one datagram of `len` bytes from a pool with `outer` to `remote`, and returns the IP packets
+/// that lo has for it.
+fn on_the_wire(local: &str, remote: &str, outer: Outer, len: usize) -> Vec<Vec<u8>> {
+    let watcher = Packet::open("lo", true).unwrap();
+    let pool = Arc::new(UdpPool::open_with(ip(local), 2, 0, outer).unwrap());
+    pool.set_trains(true);
+    assert_eq!(pool.trains(), outer.checksum || ip(local).is_ipv6());
+    let peer = Peer::new(pool, SocketAddr::new(ip(remote), 4789));
+    let (batch, tx) = repeated(&vec![8; len], [0]);
+    assert_eq!(peer.send(&batch, &tx, port(), &mut Scratch::new()).ok, 1);
+    let mut batch = Batch::new(64);
+    let mut seen = Vec::new();
+    while seen.is_empty() {
+        wait(watcher.fd().unwrap());
+        batch.clear();
+        watcher.receive(port(), &mut batch);
+        // Only what goes there: an ICMP message that nobody listens goes back.
+        let to = match ip(remote) {
+            IpAddr::V4(v4) => (30..34, v4.octets().to_vec()),
+            IpAddr::V6(v6) => (38..54, v6.octets().to_vec()),
+        };
+        let all = (0..batch.len()).map(|i| batch.bytes(i).to_vec());
+        seen.extend(
+            all.filter(|frame| frame.get(to.0.clone()) == Some(&to.1)).map(|frame| frame[14..].to_vec()),
+        );
+    }
+    seen
+}
+
+#[test]
+fn outer_headers_say_what_is_wished_of_them() {
+    isolated(|| {
+        run("ip address add 10.9.0.2/32 dev lo");
+        run("ip address add fd09::2/128 dev lo nodad");
+        let usual = Outer::default();
+        let other = Outer { tos: 0xb8, ttl: Some(7), dont_fragment: false, checksum: false };
+        for (outer, tos, ttl, df, sums) in [(usual, 0, 64, true, true), (other, 0xb8, 7, false, false)] {
+            let packet = &on_the_wire("0.0.0.0", "10.9.0.2", outer, 100)[0];
+            assert_eq!((packet[1], packet[8], packet[6] & 0x40 != 0), (tos, ttl, df));
+            assert_eq!(packet[26..28] != [0, 0], sums);
+            let packet = &on_the_wire("::", "fd09::2", outer, 100)[0];
+            assert_eq!((packet[0] & 15) << 4 | packet[1] >> 4, tos);
+            assert_eq!((packet[7], packet[46..48] != [0, 0]), (ttl, true));
+        }
+    });
+}
+
+#[test]
+fn what_may_be_fragmented_is_and_what_may_not_is_too_big() {
+    isolated(|| {
+        run("ip link set lo mtu 1500");
+        let len = 3000;
+        let may = Outer { dont_fragment: false, ..Outer::default() };
+        let fragments = on_the_wire("127.0.0.1", "127.0.0.2", may, len);
+        assert!(fragments[0][6] & 0x20 != 0, "more fragments follow");
+        let (batch, tx) = repeated(&vec![8; len], [0]);
+        for (local, remote, outer) in [
+            ("127.0.0.1", "127.0.0.2", Outer::default()),
+            ("::1", "::1", may),
+            ("::1", "::1", Outer::default()),
+        ] {
+            let pool = Arc::new(UdpPool::open_with(ip(local), 2, 0, outer).unwrap());
+            let peer = Peer::new(pool, SocketAddr::new(ip(remote), 4789));
+            assert_eq!(
+                peer.send(&batch, &tx, port(), &mut Scratch::new()),
+                Sent { too_big: 1, ..Sent::default() }
+            );
+        }
+    });
+}
+
+#[test]
+fn receivers_at_any_address_leave_those_at_one_what_is_theirs() {
+    isolated(|| {
+        for (any, one, other) in [("0.0.0.0", "127.0.0.1", "127.0.0.2"), ("::", "::1", "fd09::2")] {
+            if other == "fd09::2" {
+                run("ip address add fd09::2/128 dev lo nodad");
+            }
+            let at = |address| SocketAddr::new(ip(address), 4789);
+            let mut all = UdpReceiver::open_all(at(one), 2, QUEUE).unwrap();
+            assert!(matches!(UdpReceiver::open_all(at(any), 2, QUEUE), Err(LinkError::PortTaken { .. })));
+            all.extend(UdpReceiver::open_more(at(any), 2, QUEUE).unwrap());
+            let socket = UdpSocket::bind(SocketAddr::new(ip(any), 0)).unwrap();
+            for (to, local) in [(one, one), (other, any)] {
+                for _ in 0..20 {
+                    socket.send_to(&[8; 64], at(to)).unwrap();
+                }
+                // On loopback what was sent has arrived.
+                let mut batch = Batch::new(128);
+                all.iter().for_each(|receiver| assert_clean(receiver.receive(&mut batch)));
+                assert_eq!(batch.len(), 20);
+                for i in 0..batch.len() {
+                    let Some((Arrival::Underlay { local: arrived, .. }, _)) = batch.arrival(i) else {
+                        panic!()
+                    };
+                    assert_eq!(arrived, ip(local));
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn the_kernel_knows_the_mtu_of_a_path() {
+    isolated(|| {
+        run("ip link add near type veth peer name far");
+        run("ip link set near mtu 1400 up");
+        run("ip link set far up");
+        run("ip address add 10.9.0.1/24 dev near");
+        run("ip address add fd09::1/64 dev near nodad");
+        run("ip route add 10.8.0.0/24 via 10.9.0.2 mtu 1300");
+        let to = |address: &str| SocketAddr::new(ip(address), 4789);
+        let asked = |local: Option<&str>, remote| socket::path_mtu(local.map(ip), to(remote)).ok();
+        assert_eq!(asked(None, "10.9.0.2"), Some(1400));
+        assert_eq!(asked(Some("10.9.0.1"), "10.8.0.2"), Some(1300));
+        assert_eq!(asked(None, "fd09::2"), Some(1400));
+        assert_eq!(asked(None, "192.0.2.1"), None, "no route");
     });
 }

@@ -45,13 +45,13 @@ impl Spot {
 pub(crate) struct Moment {
     now: Instant,
     tick: u32,
-    /// The latest tick of those that have aged out, and how many there are before it.
+    /// The latest tick of those that have aged out where entries live shortest, and how many there are before it.
     aged: u32,
     span: u32,
 }
 
 impl Moment {
-    /// Whether an entry of this value has aged out.
+    /// Whether an entry of this value has aged out, or may have: where entries live longer, that is asked again.
     #[inline(always)]
     fn is_past(&self, value: Value) -> bool {
         // From another worker's clock, ahead of ours, an entry counts as young.
@@ -70,6 +70,8 @@ pub(super) struct Hit {
 enum Look {
     Hit(Hit),
     Miss,
+    /// One that has aged out, unless entries of its bridge live longer than others.
+    Past(Hit),
     /// Somebody made a change meanwhile: neither is certain.
     Again,
 }
@@ -105,7 +107,7 @@ impl MacTable {
         match self.look(now, segment, spot) {
             Look::Hit(hit) => PortId::new(hit.port),
             Look::Miss => None,
-            Look::Again => self.lookup_again(now, segment, spot),
+            Look::Past(_) | Look::Again => self.lookup_again(now, segment, spot),
         }
     }
 
@@ -145,7 +147,7 @@ impl MacTable {
 
     /// This moment, for questions to this table.
     pub(crate) fn moment(&self, now: Instant) -> Moment {
-        let (tick, ageing) = (tick_of(now), self.ageing.load(Ordering::Relaxed));
+        let (tick, ageing) = (tick_of(now), self.bridges.shortest());
         Moment { now, tick, aged: tick.wrapping_sub(ageing), span: TICKS / 2 - ageing }
     }
 
@@ -164,6 +166,9 @@ impl MacTable {
         for _ in 0..RETRIES {
             match self.look(now, segment, &self.spot(segment, mac)) {
                 Look::Hit(hit) => return Some(hit),
+                Look::Past(hit) => {
+                    return (!self.has_aged(segment.bridge().into(), hit.value, now.tick)).then_some(hit);
+                }
                 Look::Miss => return None,
                 Look::Again => {}
             }
@@ -187,12 +192,9 @@ impl MacTable {
             if found.value.is_vacant() || !is_same_index() {
                 return Look::Again;
             }
-            return match found.meant.checked_sub(1) {
-                Some(port) if !now.is_past(found.value) => {
-                    Look::Hit(Hit { slot: found.slot, value: found.value, port })
-                }
-                _ => Look::Miss,
-            };
+            let Some(port) = found.meant.checked_sub(1) else { return Look::Miss };
+            let hit = Hit { slot: found.slot, value: found.value, port };
+            return if now.is_past(found.value) { Look::Past(hit) } else { Look::Hit(hit) };
         }
         let was_displaced = self.displaced.load(Ordering::Acquire) != displaced;
         if was_displaced || !is_same_index() { Look::Again } else { Look::Miss }

@@ -1,15 +1,16 @@
 //! What the holder of the lock may do: everything that gives a slot another key or an entry another port.
 //!
-//! Not here: lookups and refreshes, which need no lock (see [`super`]).
+//! Not here: lookups and refreshes, which need no lock (see [`super`]), and what forgets many entries at once (see
+//! `flush.rs`).
 
 use super::ask::Hit;
+use super::bridges::{bridge_of, bridge_of_segment};
 use super::order::STATICS;
 use super::slots::{Slots, TICKS, Value, low};
 use super::sync::{Held, Ordering};
-use super::{AddError, Learned, MAC, MacTable, Refused, index_in, key_of, tick_of};
+use super::{AddError, Learned, MacTable, Refused, key_of, tick_of};
 use crate::port::PortId;
 use crate::time::Instant;
-use alloc::vec::Vec;
 use core::time::Duration;
 
 /// The lock, held until this is dropped.
@@ -25,7 +26,7 @@ impl Drop for Holder<'_> {
 
 impl Holder<'_> {
     /// The time of the latest change or sweep.
-    fn now(&self) -> Instant {
+    pub(super) fn now(&self) -> Instant {
         Instant::from_nanos(self.table.books.0.now.get())
     }
 
@@ -47,7 +48,7 @@ impl Holder<'_> {
             }
             self.clear(slot);
         }
-        if !self.make_room(tick, port, own) {
+        if !self.make_room(tick, bridge_of_segment(segment), port, own) {
             return Learned::Refused(Refused::Full);
         }
         match self.place(tick, key) {
@@ -92,10 +93,26 @@ impl Holder<'_> {
         true
     }
 
-    /// Makes room for one more entry of `port`.
-    fn make_room(&self, tick: u32, port: usize, own: u32) -> bool {
+    /// Brings a bridge down to `below` entries, as far as that can be done by giving up learned ones.
+    fn make_space(&self, tick: u32, bridge: usize, below: u32) -> bool {
         let t = self.table;
-        if !self.make_share(tick, port, own) {
+        if t.bridges.len(bridge) > below {
+            self.tidy(tick);
+        }
+        while t.bridges.len(bridge) > below {
+            let giver = t.bridges.givers.top(bridge).map(|(giver, _)| giver);
+            if !giver.is_some_and(|giver| self.give_up(tick, t.handle_of(giver))) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Makes room for one more entry of `port` in `bridge`.
+    fn make_room(&self, tick: u32, bridge: usize, port: usize, own: u32) -> bool {
+        let t = self.table;
+        let bridge = t.bridge_for(bridge, port);
+        if !self.make_share(tick, port, own) || !self.make_space(tick, bridge, t.bridges.limit(bridge) - 1) {
             return false;
         }
         if t.books.0.len.get() >= t.limit {
@@ -112,7 +129,7 @@ impl Holder<'_> {
 
     /// Before anything alive is given up: clears what is void, in a small table all that has aged out, a
     /// piece of a large one while something struck out may still be there.
-    fn tidy(&self, tick: u32) {
+    pub(super) fn tidy(&self, tick: u32) {
         let t = self.table;
         self.expire(tick);
         if !t.order.is_exact() && t.books.0.swept.get() < t.books.0.clean_at.get() {
@@ -122,10 +139,14 @@ impl Holder<'_> {
 
     /// Clears what has aged out of a small table, the oldest first. It comes before every change of what
     /// the ports have, so that all these changes have one order.
-    fn expire(&self, tick: u32) {
+    pub(super) fn expire(&self, tick: u32) {
         let t = self.table;
         if t.order.is_exact() && t.books.0.tidied.get() != tick {
             t.books.0.tidied.set(tick);
+            if t.bridges.age_apart() {
+                // The oldest may live on where a younger one does not.
+                return self.clear_some(t.order.by_age(), |slot| t.is_void(slot, tick));
+            }
             while let Some(slot) = t.order.oldest().filter(|slot| t.is_void(*slot, tick)) {
                 self.clear(slot);
             }
@@ -133,7 +154,7 @@ impl Holder<'_> {
     }
 
     /// Clears the entry under `handle` that was seen least recently.
-    fn give_up(&self, tick: u32, handle: u32) -> bool {
+    pub(super) fn give_up(&self, tick: u32, handle: u32) -> bool {
         let t = self.table;
         let value = |slot| t.slots.value(slot);
         match t.order.least_recent(handle, tick, value, |slot| self.table.is_void(slot, tick)) {
@@ -149,7 +170,7 @@ impl Holder<'_> {
     /// line, else in its second; else what is void there makes room; else an entry moves to its other
     /// bucket, where another may have to move before it. With half of the slots in use that is always
     /// enough: some forty buckets would have to be full, of which one in seven is.
-    fn place(&self, tick: u32, key: u64) -> Option<u32> {
+    pub(super) fn place(&self, tick: u32, key: u64) -> Option<u32> {
         let t = self.table;
         let (first, second) = t.slots.places(t.slots.hash(key));
         if let Some(slot) = t.slots.vacancy(first).or_else(|| t.slots.vacancy(second)) {
@@ -200,8 +221,9 @@ impl Holder<'_> {
         t.slots.vacate(from);
     }
 
-    fn fill(&self, slot: u32, key: u64, tenant: Value) {
+    pub(super) fn fill(&self, slot: u32, key: u64, tenant: Value) {
         let t = self.table;
+        self.take_in(key, tenant);
         t.slots.fill(slot, key, tenant);
         t.order.push(owner(tenant), slot, tenant, self.now());
         self.count(tenant, 1);
@@ -215,15 +237,26 @@ impl Holder<'_> {
         t.slots.change(slot, tenant);
         t.order.push(owner(tenant), slot, tenant, self.now());
         self.count(before, u32::MAX);
+        self.take_in(t.slots.key(slot), tenant);
         self.count(tenant, 1);
     }
 
-    fn clear(&self, slot: u32) {
+    pub(super) fn clear(&self, slot: u32) {
         let t = self.table;
         let value = t.slots.value(slot);
         t.order.unlink(owner(value), slot);
         t.slots.vacate(slot);
         self.count(value, u32::MAX);
+    }
+
+    /// Before an entry comes under the handle of `tenant`: if it is the first of its port, it says to which bridge that
+    /// belongs.
+    fn take_in(&self, key: u64, tenant: Value) {
+        let t = self.table;
+        let port = t.port_of[tenant.handle() as usize].get().checked_sub(1);
+        if let Some(port) = port.map(|port| port as usize).filter(|port| t.weight(*port) == 0) {
+            t.bridges.take_in(port, bridge_of(&t.segment_of, key));
+        }
     }
 
     /// Adds `by` to the entries under a handle; `u32::MAX` takes one away.
@@ -233,15 +266,18 @@ impl Holder<'_> {
         t.held_by[handle].set(t.held_by[handle].get().wrapping_add(by));
         if let Some(port) = t.port_of[handle].get().checked_sub(1) {
             t.books.0.len.set(t.books.0.len.get().wrapping_add(by));
+            t.bridges.count(port as usize, by);
             self.rank(port as usize);
         }
     }
 
-    fn rank(&self, port: usize) {
+    pub(super) fn rank(&self, port: usize) {
         let t = self.table;
         let weight = t.weight(port);
-        t.ranks.rank(port, Some(weight).filter(|weight| *weight > 0));
-        t.givers.rank(port, Some(weight).filter(|_| t.learned_by(port) > 0));
+        let gives = Some(weight).filter(|_| t.learned_by(port) > 0);
+        t.ranks.rank(0, port, Some(weight).filter(|weight| *weight > 0));
+        t.givers.rank(0, port, gives);
+        t.bridges.givers.rank(t.bridges.of_port(port), port, gives);
     }
 
     pub(super) fn sweep(&self, now: Instant, buckets: usize) {
@@ -264,7 +300,7 @@ impl Holder<'_> {
     }
 
     /// After something was struck out: the count of swept buckets at which nothing is left of it.
-    fn clean_at(&self) -> u64 {
+    pub(super) fn clean_at(&self) -> u64 {
         let t = self.table;
         let at = t.books.0.swept.get() + u64::from(t.slots.buckets());
         t.books.0.clean_at.set(at);
@@ -273,14 +309,14 @@ impl Holder<'_> {
 
     /// Makes sure that the next who needs a handle or an index finds one, if any can be free. Frames take
     /// indices and must not pay for a whole sweep.
-    fn replenish(&self) {
+    pub(super) fn replenish(&self) {
         let t = self.table;
         if !t.handles.has(t.books.0.swept.get()) || !t.indices.has(t.books.0.swept.get()) {
             self.sweep(self.now(), usize::MAX);
         }
     }
 
-    fn take_handle(&self, port: usize) -> Option<u32> {
+    pub(super) fn take_handle(&self, port: usize) -> Option<u32> {
         let t = self.table;
         let handle = t.handles.take(t.books.0.swept.get())?;
         t.port_of[handle as usize].store(u32::try_from(port).ok()? + 1, Ordering::Release);
@@ -288,11 +324,13 @@ impl Holder<'_> {
     }
 
     /// Makes every entry under `handle` void.
-    fn strike_handle(&self, handle: u32) {
+    pub(super) fn strike_handle(&self, handle: u32) {
         let t = self.table;
         if handle != 0 {
+            let (port, held) = (t.port_of[handle as usize].get(), t.held_by[handle as usize].get());
             t.port_of[handle as usize].store(0, Ordering::Release);
-            t.books.0.len.set(t.books.0.len.get() - t.held_by[handle as usize].get());
+            t.books.0.len.set(t.books.0.len.get() - held);
+            t.bridges.count(port.saturating_sub(1) as usize, held.wrapping_neg());
             t.handles.strike(handle, self.clean_at());
         }
     }
@@ -309,7 +347,7 @@ impl Holder<'_> {
         Some(index)
     }
 
-    fn publish(&self, segment: usize, index: u32) {
+    pub(super) fn publish(&self, segment: usize, index: u32) {
         let t = self.table;
         t.segment_of[index as usize].store(u32::try_from(segment).unwrap_or(0) + 1, Ordering::Release);
         t.index_of[segment].store(index, Ordering::Release);
@@ -332,139 +370,13 @@ impl Holder<'_> {
         while over() && self.give_up(tick, own) {}
     }
 
-    pub(super) fn forget_port(&self, port: usize) {
+    /// `limit` and `ageing`, in seconds, are what a table can have.
+    pub(super) fn set_bridge(&self, bridge: usize, limit: Option<u32>, ageing: Option<u32>) {
         let t = self.table;
-        if port >= t.learned.len() {
-            return;
-        }
-        if t.order.is_exact() {
-            self.flush_port(port);
-            let statics = t.statics[port].get();
-            self.clear_some(t.order.of(STATICS), |slot| t.slots.value(slot).handle() == statics);
-        }
-        self.strike_handle(t.handle_of(port));
-        self.strike_handle(t.statics[port].get());
-        t.learned[port].set(0);
-        t.statics[port].set(0);
-        self.rank(port);
-        self.replenish();
-    }
-
-    pub(super) fn flush_port(&self, port: usize) {
-        let t = self.table;
-        self.expire(tick_of(self.now()));
-        let own = t.handle_of(port);
-        if t.held_by[own as usize].get() == 0 {
-            return;
-        }
-        let fresh = if t.order.is_exact() { None } else { self.take_handle(port) };
-        match fresh {
-            Some(fresh) => {
-                t.learned[port].set(fresh);
-                self.strike_handle(own);
-            }
-            None => {
-                while let Some(slot) = t.order.of(own).next() {
-                    self.clear(slot);
-                }
-            }
-        }
-        self.rank(port);
-        self.replenish();
-    }
-
-    pub(super) fn flush(&self) {
-        if self.table.order.is_exact() {
-            return self.clear_in_order(|_| true);
-        }
-        while let Some((port, _)) = self.table.givers.top() {
-            self.flush_port(port);
-        }
-    }
-
-    pub(super) fn flush_port_segment(&self, port: usize, segment: usize) {
-        let t = self.table;
-        let index = t.index_of[segment].get();
-        let own = t.handle_of(port);
-        if index != 0 && own != 0 {
-            self.expire(tick_of(self.now()));
-            self.clear_some(t.order.of(own), |slot| index_in(t.slots.key(slot)) == index as usize);
-        }
-    }
-
-    /// Clears those learned entries of a small table that `which` picks, the oldest first.
-    fn clear_in_order(&self, which: impl Fn(u32) -> bool) {
-        self.expire(tick_of(self.now()));
-        self.clear_some(self.table.order.by_age(), which);
-    }
-
-    /// Clears those entries of a list that `which` picks.
-    fn clear_some(&self, mut slots: impl Iterator<Item = u32>, which: impl Fn(u32) -> bool) {
-        let mut next = slots.next();
-        while let Some(slot) = next {
-            // The iterator is already past the slot when that goes.
-            next = slots.next();
-            if which(slot) {
-                self.clear(slot);
-            }
-        }
-    }
-
-    pub(super) fn flush_segment(&self, segment: usize) {
-        let t = self.table;
-        let old = t.index_of[segment].get();
-        if old == 0 {
-            return;
-        }
-        let is_old = |slot: u32| index_in(t.slots.key(slot)) == old as usize;
-        if t.order.is_exact() {
-            return self.clear_in_order(is_old);
-        }
-        match t.indices.take(t.books.0.swept.get()) {
-            Some(fresh) if self.copy_statics(old, fresh) => {
-                self.publish(segment, fresh);
-                t.segment_of[old as usize].store(0, Ordering::Release);
-                t.indices.strike(old, self.clean_at());
-                self.clear_some(t.order.of(STATICS), is_old);
-                return self.replenish();
-            }
-            Some(fresh) => {
-                self.clear_some(t.order.of(STATICS), |slot| index_in(t.slots.key(slot)) == fresh as usize);
-                t.segment_of[fresh as usize].set(0);
-                t.indices.strike(fresh, t.books.0.swept.get());
-            }
-            None => {}
-        }
-        // No index was left, or no place for a static entry: one by one.
-        for slot in 0..t.slots.count() {
-            let value = t.slots.value(slot);
-            if !value.is_vacant() && !value.is_static() && is_old(slot) {
-                self.clear(slot);
-            }
-        }
-    }
-
-    /// Copies the static entries of one index to another that nobody reads yet.
-    fn copy_statics(&self, old: u32, fresh: u32) -> bool {
-        let t = self.table;
-        let tick = tick_of(self.now());
-        let of_old =
-            |slot: &u32| index_in(t.slots.key(*slot)) == old as usize && !self.table.is_void(*slot, tick);
-        let keys: Vec<u64> = t.order.of(STATICS).filter(of_old).map(|slot| t.slots.key(slot)).collect();
-        // The copies are not void from here on.
-        t.segment_of[fresh as usize].set(t.segment_of[old as usize].get());
-        keys.into_iter().all(|key| {
-            // Looked for again: the copies before it may have displaced it.
-            let value = t.slots.position(key).map(|slot| t.slots.value(slot));
-            let copy = key_of(fresh, key & MAC);
-            match (value, self.place(tick, copy)) {
-                (Some(value), Some(place)) => {
-                    self.fill(place, copy, value);
-                    true
-                }
-                _ => false,
-            }
-        })
+        t.bridges.set(bridge, limit, ageing);
+        t.bridges.agree(t.ageing.load(Ordering::Relaxed));
+        t.books.0.tidied.set(u32::MAX);
+        self.make_space(tick_of(self.now()), bridge, t.bridges.limit(bridge));
     }
 
     pub(super) fn add_static(&self, segment: usize, mac: u64, port: usize) -> Result<(), AddError> {
@@ -499,6 +411,11 @@ impl Holder<'_> {
             }
             None => {}
         }
+        let bridge = t.bridge_for(bridge_of_segment(segment), port);
+        let limit = t.bridges.limit(bridge);
+        if t.bridges.len(bridge) >= limit && !(insist && self.make_space(tick, bridge, limit - 1)) {
+            return Err(AddError::Full);
+        }
         if t.books.0.len.get() >= t.limit {
             self.tidy(tick);
         }
@@ -528,8 +445,10 @@ impl Holder<'_> {
         let (tick, seconds) = (tick_of(now), u32::try_from(age.as_secs()).unwrap_or(u32::MAX));
         self.expire(tick);
         let own = t.handle_of(port);
+        let bridge = t.bridge_for(bridge_of_segment(segment), port);
         if own == 0
-            || seconds >= t.ageing.load(Ordering::Relaxed)
+            || seconds >= t.ageing_of(bridge_of_segment(segment))
+            || t.bridges.len(bridge) >= t.bridges.limit(bridge)
             || t.books.0.len.get() >= t.limit
             || t.held_by[own as usize].get() >= t.quota_of(port)
         {
@@ -545,6 +464,7 @@ impl Holder<'_> {
         }
         let Some(slot) = self.place(tick, key) else { return false };
         let tenant = Value::new(own, false, true, tick.wrapping_sub(seconds) & (TICKS - 1));
+        self.take_in(key, tenant);
         t.slots.fill(slot, key, tenant);
         t.order.push_old(
             own,

@@ -2,6 +2,7 @@
 //!
 //! Not here: their order, which means nothing, and any lock.
 
+use super::bridges::bridge_of_segment;
 use super::slots::Value;
 use super::sync::Ordering;
 use super::{Entry, EntryState, MAC, MacTable, index_in, tick_of};
@@ -30,7 +31,7 @@ impl MacTable {
 
     fn entry(&self, tick: u32, key: u64, value: Value, port: u32, segment: u32) -> Option<Entry> {
         let segment = segment.checked_sub(1)?;
-        if self.has_aged(value, tick) {
+        if self.has_aged(bridge_of_segment(segment as usize), value, tick) {
             return None;
         }
         let (state, age) = match value.is_static() {

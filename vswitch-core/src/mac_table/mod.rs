@@ -30,6 +30,10 @@
 //! that, whatever ages out or is flushed there is cleared at once and the oldest first, because the heap
 //! remembers the order. In larger ones it is known by the second, with a second chance (see `order.rs`).
 //!
+//! A bridge may have a limit and an ageing time of its own. At its limit it takes from its own ports by the same
+//! rules, whatever room the table has; at the table's, from whoever has most, in whatever bridge. Readers hold
+//! an entry against the shortest ageing time of all, and ask which is its bridge's only where that is past.
+//!
 //! # Thread-safety
 //! Keys and values are written under the lock, but for one thing: a refresh replaces a value by one with
 //! another tick.
@@ -66,7 +70,9 @@
 //! live up to a second less than the ageing time. Exact counts at every moment: see [`MacTable::len`].
 
 mod ask;
+mod bridges;
 mod entry;
+mod flush;
 mod held;
 mod links;
 mod listing;
@@ -84,6 +90,7 @@ use crate::wire::ethernet::Mac;
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 pub(crate) use ask::{Moment, Spot};
+use bridges::{Bridges, bridge_of, bridge_of_segment};
 use core::fmt;
 use core::time::Duration;
 pub use entry::{AddError, Entry, EntryState, Learned, Refused};
@@ -135,6 +142,7 @@ pub struct MacTable {
     /// All ports that have entries, and those that have learned ones, by all their entries.
     ranks: Ranks,
     givers: Ranks,
+    bridges: Bridges,
     /// By segment: the index under which its entries lie; 0: none yet.
     index_of: Box<[AtomicU32]>,
     /// By index: its segment plus one; 0 for one that is struck out.
@@ -192,7 +200,7 @@ impl MacTable {
         Self::with_shape(&Shape::new(limit, PortId::MAX + 1, 0xffff), ageing, seed)
     }
 
-    /// [`Self::new`] for a switch of few ports, in some 700 kB where that one has nine megabytes: for many switches in
+    /// [`Self::new`] for a switch of few ports, in some a megabyte where that one has twenty: for many switches in
     /// one process, and for allocators that write the zeroes. Port numbers are below 4,096, at most 2,000 ports are
     /// bound at a time, and stations are in at most 4,000 segments at a time. A port beyond stays unbound, and a
     /// station beyond is not learned.
@@ -205,8 +213,9 @@ impl MacTable {
         let slots = Slots::new(shape.buckets, seed);
         let table = Self {
             order: Order::new(slots.count(), shape.handles, shape.exact),
-            ranks: Ranks::new(shape.ports),
-            givers: Ranks::new(shape.ports),
+            ranks: Ranks::new(shape.ports, 1),
+            givers: Ranks::new(shape.ports, 1),
+            bridges: Bridges::new(shape.ports),
             index_of: zeroed_u32(shape.segments),
             segment_of: zeroed_u32(shape.indices as usize + 1),
             indices: Names::new(shape.indices),
@@ -250,10 +259,19 @@ impl MacTable {
     /// Changes it, to whole seconds in 10..=1,000,000. Entries that had aged out but were not yet swept
     /// come back when the new time covers them.
     pub fn set_ageing(&self, ageing: Duration) {
-        let seconds = u32::try_from(ageing.as_secs()).unwrap_or(u32::MAX).clamp(10, 1_000_000);
+        let seconds = seconds_of(ageing);
         self.ageing.store(seconds, Ordering::Relaxed);
+        self.bridges.agree(seconds);
         // A small table has to be looked through again before anything is given up.
         self.books.0.tidied.store(u32::MAX, Ordering::Relaxed);
+    }
+
+    /// Gives the entries of the bridge of this number, below [`Segment::BRIDGES`], a limit and an ageing time of their
+    /// own; `None`: the table's. Both are taken to the nearest value that a table can have. When the bridge is at its
+    /// limit, its port with the most entries gives up the one that was seen least recently.
+    pub fn set_bridge(&self, bridge: u8, limit: Option<u32>, ageing: Option<Duration>) {
+        let limit = limit.map(|limit| limit.clamp(Self::MIN_LIMIT, Self::MAX_LIMIT));
+        self.hold().set_bridge(bridge.into(), limit, ageing.map(seconds_of));
     }
 
     /// The memory of all its arrays, in bytes.
@@ -263,6 +281,7 @@ impl MacTable {
             + self.order.memory_bytes()
             + self.ranks.memory_bytes()
             + self.givers.memory_bytes()
+            + self.bridges.memory_bytes()
             + self.indices.memory_bytes()
             + self.handles.memory_bytes()
             + [&self.index_of, &self.segment_of, &self.port_of, &self.held_by]
@@ -335,7 +354,9 @@ impl MacTable {
             Some(hit) if hit.value.is_static() => return Learned::Refused(Refused::Static),
             _ => {}
         }
-        let room = self.quota_of(own) > 0 && (hit.is_some() || self.would_have_room(tick, own));
+        let bridge = bridge_of_segment(segment.index());
+        let has_room = || self.bridge_has_room(bridge, own) && self.would_have_room(tick, own);
+        let room = self.quota_of(own) > 0 && (hit.is_some() || has_room());
         match hit.and_then(|hit| PortId::new(hit.port)) {
             _ if !room => Learned::Refused(Refused::Full),
             Some(from) => Learned::Moved { from },
@@ -397,9 +418,15 @@ impl MacTable {
         self.port_of.get(value.handle() as usize).map_or(0, |port| port.load(Ordering::Acquire))
     }
 
+    /// Whether an entry in `bridge` has aged out.
     #[inline]
-    fn has_aged(&self, value: Value, tick: u32) -> bool {
-        value.age(tick) >= self.ageing.load(Ordering::Relaxed) && !value.is_static()
+    fn has_aged(&self, bridge: usize, value: Value, tick: u32) -> bool {
+        value.age(tick) >= self.ageing_of(bridge) && !value.is_static()
+    }
+
+    /// How long an entry in `bridge` lives, in seconds.
+    fn ageing_of(&self, bridge: usize) -> u32 {
+        self.bridges.ageing(bridge, self.ageing.load(Ordering::Relaxed))
     }
 
     fn is_bound(&self, port: usize) -> bool {
@@ -426,7 +453,18 @@ impl MacTable {
 
     /// The heaviest port that has something to give up, and its weight.
     fn heaviest(&self) -> Option<(usize, u32)> {
-        self.ranks.top().filter(|(port, _)| self.learned_by(*port) > 0).or_else(|| self.givers.top())
+        self.ranks.top(0).filter(|(port, _)| self.learned_by(*port) > 0).or_else(|| self.givers.top(0))
+    }
+
+    /// The bridge for which a new entry of `port` in `bridge` counts.
+    fn bridge_for(&self, bridge: usize, port: usize) -> usize {
+        if self.weight(port) > 0 { self.bridges.of_port(port) } else { bridge }
+    }
+
+    /// Whether the limit of the bridge leaves room for one more entry of `port`, or what was learned there can go.
+    fn bridge_has_room(&self, bridge: usize, port: usize) -> bool {
+        let bridge = self.bridge_for(bridge, port);
+        self.bridges.len(bridge) < self.bridges.limit(bridge) || self.bridges.givers.top(bridge).is_some()
     }
 
     /// Which port gives up an entry for a new one of `port` when the table is full: the heaviest, unless
@@ -458,10 +496,10 @@ impl MacTable {
 
     /// Whether an entry is of no use: its handle or index is struck out, or it has aged out.
     fn is_void(&self, slot: u32, tick: u32) -> bool {
-        let value = self.slots.value(slot);
+        let (key, value) = (self.slots.key(slot), self.slots.value(slot));
         self.port_behind(value) == 0
-            || self.segment_of[index_in(self.slots.key(slot))].load(Ordering::Relaxed) == 0
-            || self.has_aged(value, tick)
+            || self.segment_of[index_in(key)].load(Ordering::Relaxed) == 0
+            || self.has_aged(bridge_of(&self.segment_of, key), value, tick)
     }
 
     fn try_hold(&self) -> Option<Holder<'_>> {
@@ -500,6 +538,11 @@ fn key_of(index: u32, mac: u64) -> u64 {
 
 fn index_in(key: u64) -> usize {
     usize::try_from(key >> 48).unwrap_or(0)
+}
+
+/// An ageing time that a table can have, in seconds.
+fn seconds_of(ageing: Duration) -> u32 {
+    u32::try_from(ageing.as_secs()).unwrap_or(u32::MAX).clamp(10, 1_000_000)
 }
 
 #[inline]

@@ -10,37 +10,77 @@
 use super::sync::{AtomicU32, Held, zeroed_u32};
 use alloc::boxed::Box;
 
-/// The heap; the heaviest on top. Changed under the lock only.
+/// Heaps, the heaviest port of each on top; a port is in one of them at most. Changed under the lock only.
 pub(super) struct Ranks {
-    heap: Box<[AtomicU32]>,
-    len: AtomicU32,
+    /// One heap after the other, each with room for all ports.
+    heaps: Box<[AtomicU32]>,
+    /// By heap.
+    len: Box<[AtomicU32]>,
     /// By port: its place in the heap plus one, or zero.
     place: Box<[AtomicU32]>,
     weight: Box<[AtomicU32]>,
 }
 
 impl Ranks {
-    pub(super) fn new(ports: usize) -> Self {
+    /// So many heaps for ports 0..`ports`.
+    pub(super) fn new(ports: usize, heaps: usize) -> Self {
         Self {
-            heap: zeroed_u32(ports),
-            len: AtomicU32::new(0),
+            heaps: zeroed_u32(ports * heaps),
+            len: zeroed_u32(heaps),
             place: zeroed_u32(ports),
             weight: zeroed_u32(ports),
         }
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        size_of_val(&*self.heap) * 3
+        size_of_val(&*self.heaps) + size_of_val(&*self.place) * 2
     }
 
-    /// The heaviest port and its weight.
-    pub(super) fn top(&self) -> Option<(usize, u32)> {
-        let port = self.heap[0].get() as usize;
-        (self.len.get() > 0).then(|| (port, self.weight[port].get()))
+    /// The heaviest port of `heap` and its weight.
+    pub(super) fn top(&self, heap: usize) -> Option<(usize, u32)> {
+        let heap = self.heap(heap);
+        (heap.len.get() > 0).then(|| (heap.at(0), self.weight[heap.at(0)].get()))
     }
 
-    /// Gives `port` this weight, or takes it out.
-    pub(super) fn rank(&self, port: usize, weight: Option<u32>) {
+    /// Gives `port` this weight in `heap`, or takes it out of it.
+    pub(super) fn rank(&self, heap: usize, port: usize, weight: Option<u32>) {
+        self.heap(heap).rank(port, weight);
+    }
+
+    fn heap(&self, heap: usize) -> Heap<'_> {
+        let room = self.place.len();
+        Heap {
+            ports: &self.heaps[heap * room..][..room],
+            len: &self.len[heap],
+            place: &self.place,
+            weight: &self.weight,
+        }
+    }
+
+    /// Every port in the heap and its weight, after a look at its insides.
+    #[cfg(all(test, not(loom)))]
+    pub(super) fn audit(&self, heap: usize) -> alloc::collections::BTreeMap<usize, u32> {
+        let heap = self.heap(heap);
+        let ports = (0..heap.len.get()).map(|place| {
+            let port = heap.at(place);
+            assert_eq!(self.place[port].get(), place + 1);
+            assert!(place == 0 || !heap.outweighs(port, heap.at((place - 1) / 2)));
+            (port, self.weight[port].get())
+        });
+        ports.collect()
+    }
+}
+
+/// One of the heaps.
+struct Heap<'a> {
+    ports: &'a [AtomicU32],
+    len: &'a AtomicU32,
+    place: &'a [AtomicU32],
+    weight: &'a [AtomicU32],
+}
+
+impl Heap<'_> {
+    fn rank(&self, port: usize, weight: Option<u32>) {
         let place = self.place[port].get();
         match (weight, place) {
             (None, 0) => {}
@@ -60,18 +100,6 @@ impl Ranks {
         }
     }
 
-    /// Every port in the heap and its weight, after a look at its insides.
-    #[cfg(all(test, not(loom)))]
-    pub(super) fn audit(&self) -> alloc::collections::BTreeMap<usize, u32> {
-        let ports = (0..self.len.get()).map(|place| {
-            let port = self.at(place);
-            assert_eq!(self.place[port].get(), place + 1);
-            assert!(place == 0 || !self.outweighs(port, self.at((place - 1) / 2)));
-            (port, self.weight[port].get())
-        });
-        ports.collect()
-    }
-
     fn take_out(&self, port: usize, at: u32) {
         let last = self.len.get() - 1;
         self.len.set(last);
@@ -85,11 +113,11 @@ impl Ranks {
     }
 
     fn at(&self, place: u32) -> usize {
-        self.heap[place as usize].get() as usize
+        self.ports[place as usize].get() as usize
     }
 
     fn put(&self, place: u32, port: usize) {
-        self.heap[place as usize].set(u32::try_from(port).unwrap_or(0));
+        self.ports[place as usize].set(u32::try_from(port).unwrap_or(0));
         self.place[port].set(place + 1);
     }
 

@@ -51,12 +51,23 @@ struct Passed {
     tx_bytes: u64,
 }
 
+/// What a mirror copied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MirrorCount {
+    /// Frames, each once however many ports its copy left by.
+    pub frames: u64,
+    /// Their bytes as they arrived, Ethernet header included.
+    pub bytes: u64,
+}
+
 /// Everything one worker counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counters {
     /// By port, both of one length.
     passed: Vec<Passed>,
     dropped: Vec<[u64; DropReason::COUNT]>,
+    /// By the number of the mirror.
+    mirrors: Vec<MirrorCount>,
     /// By the rules' ids.
     rules: Vec<RuleCount>,
     /// Drops that belong to no port: datagrams of strangers.
@@ -78,6 +89,7 @@ impl Default for Counters {
         Self {
             passed: Vec::new(),
             dropped: Vec::new(),
+            mirrors: Vec::new(),
             rules: Vec::new(),
             no_port: [0; DropReason::COUNT],
             learned: 0,
@@ -129,6 +141,11 @@ impl Counters {
         for (mine, theirs) in self.no_port.iter_mut().zip(other.no_port) {
             *mine += theirs;
         }
+        self.grow_mirrors(other.mirrors.len());
+        for (mine, theirs) in self.mirrors.iter_mut().zip(&other.mirrors) {
+            mine.frames += theirs.frames;
+            mine.bytes += theirs.bytes;
+        }
         self.learned += other.learned;
         self.moved += other.moved;
         self.learn_busy += other.learn_busy;
@@ -172,6 +189,33 @@ impl Counters {
         if self.passed.len() < ports {
             self.passed.resize(ports, Passed::default());
             self.dropped.resize(ports, [0; DropReason::COUNT]);
+        }
+    }
+
+    /// The counts of the mirror of this number; zeros for one that was never there.
+    #[must_use]
+    pub fn mirror(&self, id: u32) -> MirrorCount {
+        usize::try_from(id).ok().and_then(|id| self.mirrors.get(id)).copied().unwrap_or_default()
+    }
+
+    pub(crate) fn mirrored(&mut self, id: u32, bytes: u64) {
+        if let Some(count) = usize::try_from(id).ok().and_then(|id| self.mirrors.get_mut(id)) {
+            count.frames += 1;
+            count.bytes += bytes;
+        }
+    }
+
+    /// Makes room for mirrors of numbers below `mirrors`; none is ever taken away.
+    pub(crate) fn grow_mirrors(&mut self, mirrors: usize) {
+        if self.mirrors.len() < mirrors {
+            self.mirrors.resize(mirrors, MirrorCount::default());
+        }
+    }
+
+    /// Starts the counts of a mirror's number again from zero, because another mirror is going to have it.
+    pub fn reset_mirror(&mut self, id: u32) {
+        if let Some(count) = usize::try_from(id).ok().and_then(|id| self.mirrors.get_mut(id)) {
+            *count = MirrorCount::default();
         }
     }
 

@@ -160,6 +160,7 @@ struct Across<'a, B> {
 impl<B: Sink> Sink for Across<'_, B> {
     // It came from outside when it arrived at another port; there it has been looked at.
     const ARRIVING: bool = false;
+    const IS_NEW: bool = true;
     type Base = B;
 
     fn base(&mut self, _frame: &Entered<'_>) -> (&mut B, Origin) {
@@ -172,6 +173,10 @@ impl<B: Sink> Sink for Across<'_, B> {
 
     fn crossed(&mut self, from: PortId, to: PortId, bytes: usize) {
         self.base.crossed(from, to, bytes);
+    }
+
+    fn mirrored(&mut self, id: u32, bytes: usize) {
+        self.base.mirrored(id, bytes);
     }
 
     fn matched(&mut self, rule: u32, bytes: usize) {

@@ -243,7 +243,7 @@ fn own_tag(frame: &Admitted) -> MaybeTag {
 
 /// In which dress an admitted frame leaves by `port`, which is no tunnel, or why it does not.
 pub(crate) fn dress(port: &Edge, sets: &VlanSets, frame: &Admitted) -> Result<Dress, DropReason> {
-    let (customer, shows) = (frame.customer(), port.shows);
+    let customer = frame.customer();
     let carried = match port.kind {
         Kind::Plain if port.is_access => port.is_own(frame.vlan) && customer.vid() == 0,
         Kind::Plain => port.lists(sets, frame.vlan),
@@ -251,21 +251,24 @@ pub(crate) fn dress(port: &Edge, sets: &VlanSets, frame: &Admitted) -> Result<Dr
         // Dressed by `dress_for_tunnel`.
         Kind::Tunnel | Kind::Absent => false,
     };
-    if !carried {
-        return Err(DropReason::VlanNotOnEgress);
-    }
+    if carried { Ok(dress_anyhow(port, frame)) } else { Err(DropReason::VlanNotOnEgress) }
+}
+
+/// [`dress`] without asking whether the port, which is no tunnel, carries the frame's VLAN.
+pub(crate) fn dress_anyhow(port: &Edge, frame: &Admitted) -> Dress {
+    let (customer, shows) = (frame.customer(), port.shows);
     // A customer's priority tag that says nothing is not carried, unless the port wants every tag.
     let keep_inner = shows == PriorityTags::Always || !customer.is_some() || customer.tci() != 0;
     if port.is_access {
         // Whatever could be read is taken off; it was VID 0.
-        return Ok(frame.wear(priority_tag(shows, frame), !customer.is_some()));
+        return frame.wear(priority_tag(shows, frame), !customer.is_some());
     }
     if port.kind == Kind::Customer || port.untags(frame.vlan) {
         // The VLAN's tag is popped; a customer's frame leaves as the customer sent it.
-        return Ok(match keep_inner && customer.is_some() {
+        return match keep_inner && customer.is_some() {
             true => frame.wear(MaybeTag::NONE, true),
             false => frame.wear(priority_tag(shows, frame), keep_inner),
-        });
+        };
     }
     let priority = if shows == PriorityTags::No { frame.priority() } else { frame.arrived_priority() };
     let tpid = if frame.tpid() == 0 { TPID_CTAG } else { frame.tpid() };
@@ -275,7 +278,7 @@ pub(crate) fn dress(port: &Edge, sets: &VlanSets, frame: &Admitted) -> Result<Dr
     let worn = tag.tci() != 0
         || (shows == PriorityTags::Always && frame.tpid() != 0)
         || (keep_inner && customer.vid() != 0);
-    Ok(frame.wear(tag.filter(worn), keep_inner))
+    frame.wear(tag.filter(worn), keep_inner)
 }
 
 /// The priority tag of a frame that leaves in VLAN 0 and wears no other.

@@ -66,6 +66,8 @@ pub(crate) struct Edge {
     pub(crate) is_watched: bool,
     /// Not a tunnel, and policed where frames leave.
     pub(crate) is_policed: bool,
+    /// Reserved for the copies of a mirror.
+    pub(crate) is_reserved: bool,
     /// Its bridge has rules.
     pub(crate) has_rules: bool,
     pub(crate) inner_vlan: InnerVlan,
@@ -89,6 +91,7 @@ impl Edge {
         enters_plainly: false,
         is_watched: false,
         is_policed: false,
+        is_reserved: false,
         has_rules: false,
         inner_vlan: InnerVlan::Strip,
     };
@@ -139,6 +142,11 @@ impl Edge {
                 Self { kind: Kind::Tunnel, tpid: TPID_CTAG, inner_vlan: tunnel.inner_vlan, ..edge }
             }
         }
+    }
+
+    /// The same port when a mirror's copies go there: nothing is simple about it any more.
+    pub(crate) const fn reserved(self) -> Self {
+        Self { is_reserved: true, is_simple: false, enters_plainly: false, ..self }
     }
 
     /// What arrives is asked for its bridge's rules.

@@ -7,7 +7,10 @@ use super::dress::{Admitted, admit_other, admit_plain};
 use super::edge::{Edge, Kind};
 use super::explain::Step;
 use super::guard::{self, Allowed};
-use super::rules;
+use super::leave::{Last, owed};
+use super::mirrors::{self, Copying, Mirrors};
+use super::rules::{self, Rules};
+use super::special::pass_unseen;
 use super::topology::{BridgeState, Topology};
 use super::{Arrived, Punt, Sink, Tables};
 use crate::frame::Arrival;
@@ -79,7 +82,7 @@ pub(super) fn enter<'a, S: Sink>(
             let entered = if port.enters_plainly {
                 ingress_plain(tables, port, number, arrived, place, sink)
             } else if port.is_watched | port.has_rules {
-                return ingress_by_all_rules(tables, (port, 0), number, (offload, bytes), place, sink);
+                return ingress_watched(tables, port, number, (offload, bytes), place, sink);
             } else {
                 ingress_other(tables, (port, None), number, arrived, place, sink)
             };
@@ -94,6 +97,16 @@ pub(super) fn enter<'a, S: Sink>(
             from_underlay(tables, remote, number, arrived, place, sink)
         }
     }
+}
+
+/// The end of a frame in `place` that is kept from all; whoever looks on sees it.
+#[cold]
+#[inline(never)]
+fn kept<S: Sink>(tables: &Tables<'_>, place: &mut Option<Entered<'_>>, sink: &mut S) -> DropReason {
+    if let Some(entered) = place.take() {
+        mirrors::copy_refused(tables, &entered, sink);
+    }
+    DropReason::ReservedGroup
 }
 
 #[cold]
@@ -207,6 +220,9 @@ fn ingress_other<'a, S: Sink>(
     place: &mut Option<Entered<'a>>,
     sink: &mut S,
 ) -> Result<(), DropReason> {
+    if port.is_reserved {
+        return Err(DropReason::MirrorOutput);
+    }
     let base = if tunnelled.is_some() { HEADER_LEN } else { 0 };
     let bridge = tunnelled.map_or(port.bridge, Segment::bridge);
     let frame = Candidate { port, bridge, number, base, offload, bytes };
@@ -218,9 +234,23 @@ fn ingress_other<'a, S: Sink>(
     frame.settle(tables, bridge, admitted, place, sink)
 }
 
+/// [`ingress_by_all_rules`] of what a link has brought: its own, because its frames should not pay for those that come
+/// otherwise.
+#[inline(never)]
+fn ingress_watched<'a, S: Sink>(
+    tables: &Tables<'a>,
+    port: &'a Edge,
+    number: u32,
+    arrived: (&'a Offload, &'a [u8]),
+    place: &mut Option<Entered<'a>>,
+    sink: &mut S,
+) -> Result<(), Verdict> {
+    ingress_by_all_rules(tables, (port, 0), number, arrived, place, sink)
+}
+
 /// The same for a port with VLANs of its own, of whatever kind it is and whatever else is asked there; `base` is where
 /// the frame begins. A frame that ends here has been counted.
-#[inline(never)]
+#[inline(always)]
 pub(super) fn ingress_by_all_rules<'a, S: Sink>(
     tables: &Tables<'a>,
     (port, base): (&'a Edge, u32),
@@ -267,35 +297,54 @@ impl<'a> Candidate<'a> {
     }
 
     /// [`ingress_by_all_rules`]; `Some` where the bridge's rules are its end.
+    #[inline(always)]
     fn ask_all<S: Sink>(
         &self,
         tables: &Tables<'a>,
         place: &mut Option<Entered<'a>>,
         sink: &mut S,
     ) -> Result<Option<Verdict>, DropReason> {
-        let port = self.port;
+        if self.port.is_reserved {
+            return Err(DropReason::MirrorOutput);
+        }
         let bridge = self.check(tables, None, sink)?;
-        // What the switch lets in a second time has been looked at; what it says itself is true.
-        let is_watched = S::ARRIVING && port.is_watched;
         if let Some(rules) = &bridge.rules {
-            if is_watched {
-                self.watch(tables.topology, sink)?;
-            }
-            let unread = self.entered(tables, bridge, Admitted::UNREAD)?;
-            if let Some(verdict) = rules::follow(tables, rules, &unread, sink)? {
-                return Ok(Some(verdict));
-            }
+            return self.ask_rules(tables, bridge, rules, place, sink);
         }
-        let sets = &tables.topology.vlan_sets;
-        let admitted = match port.kind {
-            Kind::Plain => admit_plain(port, sets, bridge.config.vlan_limit, self.inner())?,
-            _ => admit_other(port, sets, self.inner())?,
-        };
-        if is_watched && bridge.rules.is_none() {
-            self.watch(tables.topology, sink)?;
-        }
+        let admitted = self.admit(tables, bridge)?;
+        self.watch_once(tables, sink)?;
         self.settle(tables, bridge, admitted, place, sink)?;
         Ok(None)
+    }
+
+    /// The same in a bridge that has rules.
+    #[inline(never)]
+    fn ask_rules<S: Sink>(
+        &self,
+        tables: &Tables<'a>,
+        bridge: &'a BridgeState,
+        rules: &Rules,
+        place: &mut Option<Entered<'a>>,
+        sink: &mut S,
+    ) -> Result<Option<Verdict>, DropReason> {
+        self.watch_once(tables, sink)?;
+        if let Some(mirrors) = &bridge.mirrors {
+            return self.follow_seen(tables, bridge, (rules, mirrors), sink).map(Some);
+        }
+        let unread = self.entered(tables, bridge, Admitted::UNREAD)?;
+        if let Some(verdict) = rules::follow(tables, rules, &unread, sink)? {
+            return Ok(Some(verdict));
+        }
+        let admitted = self.admit(tables, bridge)?;
+        self.settle(tables, bridge, admitted, place, sink)?;
+        Ok(None)
+    }
+
+    /// [`Self::watch`], where that is due: what the switch lets in a second time has been looked at; what it says itself
+    /// is true.
+    #[inline(always)]
+    fn watch_once<S: Sink>(&self, tables: &Tables<'a>, sink: &mut S) -> Result<(), DropReason> {
+        if S::ARRIVING && self.port.is_watched { self.watch(tables.topology, sink) } else { Ok(()) }
     }
 
     /// The frame with these tags, wherever it may go.
@@ -347,13 +396,53 @@ impl<'a> Candidate<'a> {
         let (dst, src) = ethernet::addresses(self.inner()).ok_or(DropReason::ShortFrame)?;
         let segment = Segment::new(self.bridge, admitted.vlan).ok_or(DropReason::NoSuchPort)?;
         sink.note(Step::Admitted { port: port.id, segment, priority: admitted.priority() });
-        //= IEEE 802.1Q §8.6.3: reserved addresses are not forwarded.
-        if dst.is_reserved_group() && !bridge.config.forward_bpdu {
-            return Err(DropReason::ReservedGroup);
-        }
+        let is_reserved = dst.is_reserved_group();
         let [src, dst] = tables.macs.spots(segment, [src, dst]);
         *place = Some(Entered { bridge, bytes, port, offload, src, dst, segment, admitted, base, frame });
+        //= IEEE 802.1Q §8.6.3: reserved addresses are not forwarded.
+        if is_reserved && !bridge.config.forward_bpdu {
+            return Err(kept(tables, place, sink));
+        }
         Ok(())
+    }
+}
+
+impl<'a> Candidate<'a> {
+    /// What the VLANs of its port say.
+    #[inline(always)]
+    fn admit(&self, tables: &Tables<'a>, bridge: &BridgeState) -> Result<Admitted, DropReason> {
+        let sets = &tables.topology.vlan_sets;
+        match self.port.kind {
+            Kind::Plain => admit_plain(self.port, sets, bridge.config.vlan_limit, self.inner()),
+            _ => admit_other(self.port, sets, self.inner()),
+        }
+    }
+
+    /// The whole journey in a bridge with rules and mirrors: what looks on sees it by its VLAN, whatever the rules send
+    /// where, and once.
+    #[inline(never)]
+    fn follow_seen<S: Sink>(
+        &self,
+        tables: &Tables<'a>,
+        bridge: &'a BridgeState,
+        (rules, mirrors): (&Rules, &Mirrors),
+        sink: &mut S,
+    ) -> Result<Verdict, DropReason> {
+        let unread = self.entered(tables, bridge, Admitted::UNREAD)?;
+        let offload = owed(tables, &unread).ok_or(DropReason::BadOffload)?;
+        let admitted = self.admit(tables, bridge);
+        let shown = admitted.and_then(|admitted| self.entered(tables, bridge, admitted));
+        let mut copying = Copying::new(tables, mirrors, shown.ok(), &offload, sink);
+        if S::IS_NEW {
+            copying.arrived();
+        }
+        if let Some(verdict) = rules::follow(tables, rules, &unread, &mut copying)? {
+            return Ok(verdict);
+        }
+        let mut place = None;
+        self.settle(tables, bridge, admitted?, &mut place, &mut copying)?;
+        let entered = place.ok_or(DropReason::NoSuchPort)?;
+        Ok(pass_unseen(tables, &entered, &offload, &mut Last::nothing(), &mut copying))
     }
 }
 

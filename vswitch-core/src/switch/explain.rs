@@ -21,6 +21,7 @@ use crate::wire::vxlan::Vni;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::{self, Write as _};
+use core::net::IpAddr;
 
 /// One thing that happened on the way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,6 +121,18 @@ pub enum Step {
     },
     /// The slow path sees it.
     Punted(Why),
+    /// It is copied: the next steps say where to.
+    Mirrored {
+        /// The number of the mirror.
+        mirror: u32,
+    },
+    /// It goes to those who joined its group, and to routers.
+    Multicast {
+        /// The group; none for a report, which is for routers.
+        group: Option<IpAddr>,
+        /// Whether somebody joined it.
+        joined: bool,
+    },
 }
 
 impl Step {
@@ -202,6 +215,14 @@ impl Step {
             Self::Dropped { port: None, reason } => {
                 write!(f, "dropped: {} ({})", reason.text(), reason.name())
             }
+            Self::Mirrored { mirror } => write!(f, "copied by mirror {mirror}"),
+            Self::Multicast { group: Some(group), joined: true } => {
+                write!(f, "to those who joined {group}, and to routers")
+            }
+            Self::Multicast { group: Some(group), joined: false } => {
+                write!(f, "nobody joined {group}: to routers alone")
+            }
+            Self::Multicast { group: None, .. } => f.write_str("a report of a listener: to routers alone"),
             Self::Punted(Why::TooBig { mtu }) => {
                 write!(f, "the sender is told that packets of at most {mtu} bytes fit")
             }
@@ -212,6 +233,7 @@ impl Step {
                 "asks where an address is: answered here where the station is known, flooded where it is not",
             ),
             Self::Punted(Why::NeighSeen) => f.write_str("says where an address is: noted"),
+            Self::Punted(Why::Snoop) => f.write_str("says who listens to which group: noted"),
         }
     }
 }
@@ -357,6 +379,10 @@ impl Sink for Writing<'_> {
 
     fn punt(&mut self, punt: Punt) {
         self.steps.push(Step::Punted(punt.why));
+    }
+
+    fn mirrored(&mut self, id: u32, _bytes: usize) {
+        self.steps.push(Step::Mirrored { mirror: id });
     }
 
     fn emit<const MANY: bool>(

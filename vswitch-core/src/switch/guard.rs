@@ -169,7 +169,7 @@ fn arp(guard: &Guard, packet: &[u8]) -> Result<(), Breach> {
 
 fn ipv4(guard: &Guard, frame: &[u8], at: usize) -> Result<(), Breach> {
     let ip = ip::find_v4(frame, frame.len(), at).ok_or(Breach::Ipv4Form)?;
-    let (source, destination) = (ip.source(), ip.destination());
+    let source = ip.source();
     let IpAddr::V4(claimed) = source else { return Err(Breach::Ipv4Form) };
     let is_later = ip.fragment.is_some_and(|fragment| fragment.offset != 0);
     let ports = match ip.protocol {
@@ -185,7 +185,7 @@ fn ipv4(guard: &Guard, frame: &[u8], at: usize) -> Result<(), Breach> {
     //# DHCP messages broadcast by a client prior to that client obtaining its IP address must have the source address
     //# field in the IP header set to 0.
     let looks_for_address = claimed.is_unspecified()
-        && destination == Ipv4Addr::BROADCAST
+        && ip.destination() == Ipv4Addr::BROADCAST
         && ports == Some((DHCP_CLIENT, DHCP_SERVER))
         && !ip.is_part();
     if looks_for_address || guard.allows(source) { Ok(()) } else { Err(Breach::Ipv4Source(claimed)) }

@@ -8,6 +8,7 @@ use super::dress::{Dress, dress, dress_for_tunnel, dress_plainly};
 use super::edge::{Behind, Edge, Kind};
 use super::enter::Entered;
 use super::explain::Step;
+use super::special::pass_specially;
 use super::topology::Topology;
 use super::{Sink, Tables};
 use crate::frame::{Head, TxList};
@@ -50,7 +51,23 @@ fn pass<S: Sink>(
     last: &mut Last,
     sink: &mut S,
 ) -> Verdict {
-    match decide(tables, frame, last, sink) {
+    if frame.bridge.is_special {
+        return pass_specially(tables, frame, offload, last, sink);
+    }
+    let decision = decide(tables, frame, last, sink);
+    carry_out(tables, frame, offload, decision, sink)
+}
+
+/// What was decided is done.
+#[inline(always)]
+pub(super) fn carry_out<S: Sink>(
+    tables: &Tables<'_>,
+    frame: &Entered<'_>,
+    offload: &Offload,
+    decision: Decision<'_>,
+    sink: &mut S,
+) -> Verdict {
+    match decision {
         Decision::To(port) => to(tables, frame, offload, port, sink).unwrap_or(Verdict::To(port.id)),
         Decision::Flood => flood(tables, frame, offload, sink).unwrap_or(Verdict::Flood(frame.segment)),
         Decision::Drop(reason) => dropped(frame, reason, sink),
@@ -107,7 +124,8 @@ fn room(mtu: u16, ipv6: bool) -> usize {
 }
 
 /// What the addresses say.
-enum Decision<'a> {
+#[derive(Clone, Copy)]
+pub(super) enum Decision<'a> {
     To(&'a Edge),
     Flood,
     Drop(DropReason),
@@ -139,16 +157,12 @@ impl Last {
 
 /// Learns the source and looks the destination up.
 #[inline(always)]
-fn decide<'a, S: Sink>(
+pub(super) fn decide<'a, S: Sink>(
     tables: &Tables<'a>,
     frame: &Entered<'_>,
     last: &mut Last,
     sink: &mut S,
 ) -> Decision<'a> {
-    if frame.bridge.floods(frame.admitted.vlan) {
-        sink.note(Step::FloodVlan);
-        return Decision::Flood;
-    }
     let found = if last.is_of(frame) {
         last.found
     } else {
@@ -227,7 +241,12 @@ fn to<S: Sink>(
 /// The dress of a frame about which there is nothing to think but its VLAN's tag. Most are like that, and this is
 /// all they need; what is told to the others, [`egress`] says.
 #[inline(always)]
-fn plainly(topology: &Topology, port: &Edge, frame: &Entered<'_>, offload: &Offload) -> Option<Dress> {
+pub(super) fn plainly(
+    topology: &Topology,
+    port: &Edge,
+    frame: &Entered<'_>,
+    offload: &Offload,
+) -> Option<Dress> {
     let dress = dress_plainly(port, &topology.vlan_sets, &frame.admitted)?;
     offload.is_none().then_some(dress)
 }
@@ -241,16 +260,22 @@ fn to_by_all_rules<S: Sink>(
     sink: &mut S,
 ) -> Option<Verdict> {
     // A flood asks the segment's listeners; here the MAC table alone has spoken.
-    let carried = match port.kind {
-        Kind::Tunnel => shares(tables.topology, port, frame.segment),
-        _ => port.bridge == frame.segment.bridge(),
-    };
-    let left = if carried {
+    let left = if is_of(tables.topology, port, frame.segment) {
         egress::<false, S>(tables, port, frame, offload, sink)
     } else {
         Err(Refusal::Drop(DropReason::VlanNotOnEgress))
     };
     left.err().map(|refusal| refused(frame, port, &refusal, sink))
+}
+
+/// Whether `port` is in the bridge of `segment`, or in the tunnel's case shares it, and is not for copies alone.
+#[inline(always)]
+pub(super) fn is_of(topology: &Topology, port: &Edge, segment: Segment) -> bool {
+    let carried = match port.kind {
+        Kind::Tunnel => shares(topology, port, segment),
+        _ => port.bridge == segment.bridge(),
+    };
+    carried && !port.is_reserved
 }
 
 /// Whether the peer behind `port` shares `segment`.
@@ -280,16 +305,30 @@ fn refused<S: Sink>(frame: &Entered<'_>, port: &Edge, refusal: &Refusal, sink: &
 
 /// Leaves by every port of the segment but its own and its group's. `Some` when nobody heard.
 #[inline(never)]
-fn flood<S: Sink>(
+pub(super) fn flood<S: Sink>(
     tables: &Tables<'_>,
     frame: &Entered<'_>,
     offload: &Offload,
     sink: &mut S,
 ) -> Option<Verdict> {
+    let listeners = tables.topology.listeners(frame.segment);
+    spread(tables, frame, offload, listeners, DropReason::NoEgress, sink)
+}
+
+/// Leaves by all of `listeners` but its own port and its group's. Where there was nobody else, that is why it died.
+#[inline(always)]
+pub(super) fn spread<'a, S: Sink>(
+    tables: &Tables<'_>,
+    frame: &Entered<'_>,
+    offload: &Offload,
+    listeners: impl Iterator<Item = &'a Edge>,
+    nobody: DropReason,
+    sink: &mut S,
+) -> Option<Verdict> {
     let topology = tables.topology;
     let (mut heard, mut horizon) = (false, false);
     let (mut too_big, mut refused) = (None, None);
-    for port in topology.listeners(frame.segment) {
+    for port in listeners {
         if port.id == frame.port.id {
             continue;
         }
@@ -335,17 +374,17 @@ fn flood<S: Sink>(
     if let Some((_, reason)) = refused {
         return Some(Verdict::Drop(reason));
     }
-    let reason = if horizon { DropReason::SplitHorizon } else { DropReason::NoEgress };
+    let reason = if horizon { DropReason::SplitHorizon } else { nobody };
     sink.drop(Some(frame.port.id), reason);
     Some(Verdict::Drop(reason))
 }
 
 /// Whether a frame that many should hear dies of it at one port alone, where it has been counted.
-const fn is_of_port(reason: DropReason) -> bool {
+pub(super) const fn is_of_port(reason: DropReason) -> bool {
     matches!(reason, DropReason::PolicedEgress | DropReason::LinkDown | DropReason::PatchLoop)
 }
 
-enum Refusal {
+pub(super) enum Refusal {
     Drop(DropReason),
     /// As [`Why::TooBig`] says it.
     TooBig {
@@ -354,7 +393,7 @@ enum Refusal {
 }
 
 #[inline(never)]
-fn egress<const MANY: bool, S: Sink>(
+pub(super) fn egress<const MANY: bool, S: Sink>(
     tables: &Tables<'_>,
     port: &Edge,
     frame: &Entered<'_>,
@@ -388,7 +427,7 @@ pub(super) fn output<S: Sink>(
 
 /// Leaves by a port with VLANs of its own, whatever is behind it.
 #[inline(always)]
-fn in_dress<const MANY: bool, S: Sink>(
+pub(super) fn in_dress<const MANY: bool, S: Sink>(
     tables: &Tables<'_>,
     port: &Edge,
     frame: &Entered<'_>,
@@ -407,6 +446,9 @@ fn in_dress<const MANY: bool, S: Sink>(
         let crossed = cross(tables, port, frame, (dress, offload), sink);
         if MANY && let Err(reason) = crossed {
             sink.drop(Some(port.id), reason);
+        }
+        if crossed.is_ok() {
+            sink.left(port.id);
         }
         return crossed.map_err(Refusal::Drop);
     }

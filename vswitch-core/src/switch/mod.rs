@@ -15,13 +15,18 @@ mod explain;
 mod guard;
 mod inside;
 mod leave;
+mod mirrors;
+mod multicast;
 mod rules;
 mod sending;
+mod special;
 mod topology;
 
-pub use counters::{Counters, PortCounters};
+pub use counters::{Counters, MirrorCount, PortCounters};
 pub use explain::{Explanation, Output, Step};
 pub use guard::{Allowed, Breach};
+pub use mirrors::{Mirror, MirrorTo};
+pub use multicast::{Groups, Snooping};
 pub use rules::{Rule, RuleAction, RuleCount, RuleMatch, RuleVlan};
 pub use topology::{Bridge, Topology, TopologyError};
 
@@ -87,6 +92,7 @@ pub struct Worker {
     counters: Counters,
     events: Vec<StationEvent>,
     punts: Vec<Punt>,
+    groups: Arc<Groups>,
     crossings: Crossings,
 }
 
@@ -96,14 +102,22 @@ impl Worker {
     pub fn new(topology: Arc<Topology>, macs: Arc<MacTable>) -> Self {
         let mut counters = Counters::default();
         counters.grow(topology.port_numbers());
+        counters.grow_mirrors(topology.mirror_numbers());
         counters.grow_rules(topology.rule_ids());
         let (events, punts) = (Vec::with_capacity(EVENTS), Vec::new());
-        Self { topology, macs, counters, events, punts, crossings: Crossings::new() }
+        let (groups, crossings) = (Arc::default(), Crossings::new());
+        Self { topology, macs, counters, events, punts, groups, crossings }
+    }
+
+    /// Takes who has joined which multicast group, between two batches; read in bridges that snoop.
+    pub fn set_groups(&mut self, groups: Arc<Groups>) {
+        self.groups = groups;
     }
 
     /// Takes a new configuration, between two batches; the old one is let go.
     pub fn apply(&mut self, topology: Arc<Topology>, macs: Arc<MacTable>) {
         self.counters.grow(topology.port_numbers());
+        self.counters.grow_mirrors(topology.mirror_numbers());
         self.counters.grow_rules(topology.rule_ids());
         self.topology = topology;
         self.macs = macs;
@@ -154,7 +168,7 @@ impl Worker {
         self.punts.clear();
         self.crossings.restart();
         let (clock, now) = (now, self.macs.moment(now));
-        let tables = &Tables { topology: &self.topology, macs: &self.macs, now };
+        let tables = &Tables { topology: &self.topology, macs: &self.macs, groups: &self.groups, now };
         let mut sink = Sending::<ARRIVING> {
             macs: &self.macs,
             clock,
@@ -194,7 +208,12 @@ impl Worker {
     /// cannot tell: an entry that learning the source would push out of a full table is still found.
     #[must_use]
     pub fn explain(&self, now: Instant, arrival: Arrival, bytes: &[u8]) -> Explanation {
-        let tables = Tables { topology: &self.topology, macs: &self.macs, now: self.macs.moment(now) };
+        let tables = Tables {
+            topology: &self.topology,
+            macs: &self.macs,
+            groups: &self.groups,
+            now: self.macs.moment(now),
+        };
         explain::explain(&tables, now, arrival, bytes)
     }
 }
@@ -237,6 +256,10 @@ type Arrived<'a> = (&'a Arrival, &'a Offload, &'a [u8]);
 trait Sink {
     /// Whether the frames come from outside just now, and not a second time or from the switch itself.
     const ARRIVING: bool;
+    /// Whether those who look on have not seen the frames arrive where they do.
+    const IS_NEW: bool = Self::ARRIVING;
+    /// Whether whoever is to see them arrive is told by somebody else.
+    const COPIES: bool = false;
     /// Where all marks are left in the end: the sink itself, but for a frame that has crossed cables.
     type Base: Sink;
     /// That one, and how `frame` is found in what arrived.
@@ -247,6 +270,8 @@ trait Sink {
     fn crossings(&mut self) -> &mut Crossings;
     /// A frame of so many bytes leaves by one end of a cable and arrives at the other.
     fn crossed(&mut self, from: PortId, to: PortId, bytes: usize);
+    /// The frame has left by this end of a cable, of which [`Self::emit`] is not told.
+    fn left(&mut self, _port: PortId) {}
     /// A thing that happened, for whoever writes it down.
     fn note(&mut self, _step: Step) {}
     fn received(&mut self, port: PortId, bytes: usize);
@@ -256,6 +281,8 @@ trait Sink {
     fn admits(&mut self, policer: &Policer, bytes: usize) -> bool;
     fn drop(&mut self, port: Option<PortId>, reason: DropReason);
     fn punt(&mut self, punt: Punt);
+    /// A frame of so many bytes was copied by the mirror of this number.
+    fn mirrored(&mut self, id: u32, bytes: usize);
     /// The frame leaves by `port` in this dress; by others too, if `many`.
     fn emit<const MANY: bool>(
         &mut self,
@@ -280,6 +307,7 @@ trait Sink {
 struct Tables<'a> {
     topology: &'a Topology,
     macs: &'a MacTable,
+    groups: &'a Groups,
     now: Moment,
 }
 

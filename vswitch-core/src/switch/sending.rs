@@ -77,7 +77,7 @@ impl<const ARRIVING: bool> Sink for Sending<'_, ARRIVING> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn learn(&mut self, frame: &Entered<'_>) -> Learned {
         let learned = self.macs.learn_at(&self.now, frame.segment, &frame.src, frame.port.id);
         if learned != Learned::Same {
@@ -96,6 +96,10 @@ impl<const ARRIVING: bool> Sink for Sending<'_, ARRIVING> {
 
     fn punt(&mut self, punt: Punt) {
         self.punts.push(punt);
+    }
+
+    fn mirrored(&mut self, id: u32, bytes: usize) {
+        self.counters.mirrored(id, bytes as u64);
     }
 
     #[inline(always)]
@@ -135,9 +139,12 @@ impl<const ARRIVING: bool> Sink for Sending<'_, ARRIVING> {
         let addresses = if dress.from > 0 { inner.get(..ADDRESSES_LEN).unwrap_or_default() } else { &[] };
         let tag = dress.tag.bytes();
         let tag = if dress.tag.is_some() { &tag[..] } else { &[] };
-        let head = self.tx.head(&[vxlan, addresses, tag, bytes(dress.from..origin.split)]);
-        let from = origin.at + dress.from.saturating_sub(origin.split);
-        let range = TxRange { frame: frame.frame, from, to: origin.end };
+        // A copy may have been cut shorter.
+        let len = u32::try_from(inner.len()).unwrap_or(u32::MAX);
+        let split = origin.split.min(len);
+        let head = self.tx.head(&[vxlan, addresses, tag, bytes(dress.from..split)]);
+        let from = origin.at + dress.from.saturating_sub(split);
+        let range = TxRange { frame: frame.frame, from, to: (origin.at + len - split).min(origin.end) };
         self.tx.push_one(port, head.unwrap_or(Head::NONE), range, offload, entropy);
     }
 }

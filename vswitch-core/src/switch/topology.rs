@@ -5,6 +5,8 @@
 
 use super::edge::{Behind, Edge, Kind, VlanSets};
 use super::inside::Insides;
+use super::mirrors::{Mirror, Mirrors};
+use super::multicast::Snooping;
 use super::rules::{Rule, Rules};
 use crate::port::{Attachment, Carries, Group, Port, PortId, Segment, VlanSet};
 use crate::wire::vlan::Vlan;
@@ -32,6 +34,10 @@ pub struct Bridge {
     pub neigh_suppress: bool,
     /// The VNI of each VLAN that crosses the underlay.
     pub vnis: BTreeMap<Vlan, Vni>,
+    /// Who looks on, in falling precedence; of more than [`Mirror::PER_BRIDGE`] the rest copies nothing.
+    pub mirrors: Vec<Mirror>,
+    /// Whether multicast goes to those who joined (RFC 4541); `None`: it is flooded.
+    pub snooping: Option<Snooping>,
     /// What becomes of the frames that arrive at its ports: what the first rule that matches says; a frame that none
     /// matches is dropped. `None`: all go the normal way. Peers ([`Carries::PerVni`]) are no ports of a bridge: what they
     /// bring goes the normal way.
@@ -46,6 +52,8 @@ impl Default for Bridge {
             vlan_limit: 1,
             neigh_suppress: false,
             vnis: BTreeMap::new(),
+            mirrors: Vec::new(),
+            snooping: None,
             rules: None,
         }
     }
@@ -108,6 +116,12 @@ pub(crate) struct BridgeState {
     pub(crate) config: Bridge,
     /// Whether there are any `flood_vlans`.
     has_flood_vlans: bool,
+    /// Whether it has any of these, mirrors or snooping.
+    pub(crate) is_special: bool,
+    pub(crate) mirrors: Option<Mirrors>,
+    /// Where it snoops: ports that are sent all multicast, and those that are sent reports, by rising number.
+    pub(crate) flooded: Vec<PortId>,
+    pub(crate) reported: Vec<PortId>,
     /// By VLAN; those that nobody names share one.
     segments: Vec<Arc<Members>>,
     /// Trunks of every VLAN.
@@ -116,7 +130,7 @@ pub(crate) struct BridgeState {
 }
 
 impl BridgeState {
-    #[inline(always)]
+    /// Whether nothing is learned in `vlan` and everything flooded; asked of a special bridge alone.
     pub(crate) fn floods(&self, vlan: Vlan) -> bool {
         self.has_flood_vlans && self.config.flood_vlans.contains(vlan)
     }
@@ -157,7 +171,18 @@ impl Topology {
             let rules = config.rules.take().map(Rules::new).transpose()?.flatten();
             let segments = (0..4095).map(|_| Arc::clone(&empty)).collect();
             let has_flood_vlans = config.flood_vlans.iter().next().is_some();
-            let mut bridge = BridgeState { config, has_flood_vlans, segments, everywhere: Vec::new(), rules };
+            let mirrors = Mirrors::new(&config.mirrors);
+            let mut bridge = BridgeState {
+                is_special: has_flood_vlans || mirrors.is_some() || config.snooping.is_some(),
+                has_flood_vlans,
+                mirrors,
+                flooded: Vec::new(),
+                reported: Vec::new(),
+                segments,
+                everywhere: Vec::new(),
+                rules,
+                config,
+            };
             let number = u8::try_from(built.bridges.len()).unwrap_or(u8::MAX);
             for (vlan, vni) in bridge.config.vnis.clone() {
                 if let Some(segment) = Segment::new(number, vlan)
@@ -199,6 +224,9 @@ impl Topology {
             .bridges
             .get_mut(usize::from(port.bridge))
             .ok_or(TopologyError::NoSuchBridge(id, port.bridge))?;
+        if bridge.is_reserved(id) {
+            return Ok(());
+        }
         match port.attached() {
             Attachment::Access(vlan) | Attachment::Dot1qTunnel { vlan, .. } => {
                 bridge.edit(*vlan).ports.push(id);
@@ -263,11 +291,18 @@ impl Topology {
             self.edges.resize(at + 1, Edge::ABSENT);
         }
         let mut edge = Edge::new(&port, &mut self.vlan_sets);
-        if edge.kind != Kind::Tunnel
-            && let Some(rules) = self.bridges.get_mut(usize::from(port.bridge)).and_then(|b| b.rules.as_mut())
-        {
-            rules.add_port(port.id);
-            edge.follow_rules();
+        if let Some(bridge) = self.bridges.get_mut(usize::from(port.bridge)) {
+            if bridge.is_reserved(port.id) {
+                edge = edge.reserved();
+            } else {
+                bridge.snoop(&port);
+                if edge.kind != Kind::Tunnel
+                    && let Some(rules) = &mut bridge.rules
+                {
+                    rules.add_port(port.id);
+                    edge.follow_rules();
+                }
+            }
         }
         self.edges[at] = edge;
         self.ports[at] = Some(port);
@@ -321,6 +356,13 @@ impl Topology {
         self.ports.len()
     }
 
+    /// One more than the largest number of a mirror that is counted.
+    pub(super) fn mirror_numbers(&self) -> usize {
+        let mirrors = self.bridges.iter().flat_map(|bridge| &bridge.config.mirrors);
+        let counted = mirrors.map(|mirror| mirror.id).filter(|id| *id < Mirror::MAX_ID);
+        counted.max().map_or(0, |id| id as usize + 1)
+    }
+
     /// One more than the largest id of a rule.
     pub(super) fn rule_ids(&self) -> usize {
         self.bridges.iter().filter_map(|bridge| bridge.rules.as_ref()).map(Rules::ids).max().unwrap_or(0)
@@ -354,6 +396,22 @@ pub(super) fn peer_key(remote: IpAddr) -> u128 {
 }
 
 impl BridgeState {
+    /// Whether `port`, one of its own, is for copies alone.
+    fn is_reserved(&self, port: PortId) -> bool {
+        self.mirrors.as_ref().is_some_and(|mirrors| mirrors.is_output(port))
+    }
+
+    /// Notes what `port` is sent where the bridge snoops.
+    fn snoop(&mut self, port: &Port) {
+        for (ports, wanted) in
+            [(&mut self.flooded, port.mcast_flood), (&mut self.reported, port.mcast_flood_reports)]
+        {
+            if wanted && let Err(at) = ports.binary_search(&port.id) {
+                ports.insert(at, port.id);
+            }
+        }
+    }
+
     /// Whether a local port carries `vlan`.
     fn has_ports(&self, vlan: Vlan) -> bool {
         !self.members(vlan).ports.is_empty() || (vlan != Vlan::UNTAGGED && !self.everywhere.is_empty())

@@ -7,6 +7,7 @@
 pub mod checksum;
 pub mod ethernet;
 pub mod flow;
+pub mod group;
 pub mod ip;
 pub mod neigh;
 pub mod probe;

@@ -65,6 +65,10 @@ pub(super) fn tap_path(port: &RunningPort) -> Option<String> {
                 (uso, "uso"),
             ]))
         }
+        AnyLink::Packet(packet) => {
+            let [csum, tso, uso] = packet.offload();
+            Some(words([(true, "packet vnet_hdr"), (csum, "csum"), (tso, "tso"), (uso, "uso")]))
+        }
         AnyLink::Peer(_) | AnyLink::Memory(_) => None,
     }
 }
@@ -438,7 +442,7 @@ impl Control {
         if active_file_ports(&self.file, &self.state, &self.node).any(|port| port.name == name) {
             return Err(RpcError::refused(format!(
                 "port \"{name}\" is in {}; \"port set\" changes it, \"port del\" deletes it",
-                self.path.as_deref().unwrap_or(Path::new("the file")).display()
+                self.path.as_deref().unwrap_or_else(|| Path::new("the file")).display()
             )));
         }
         let port =

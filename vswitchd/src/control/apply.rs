@@ -9,7 +9,7 @@ use super::ports::{self, Opened, PortError, Settings};
 use super::rpc::Failed;
 use super::running::{PublishError, RunningPeer, RunningPort, port_mac_limit};
 use super::state::{State, fingerprint};
-use crate::config::{Config, PortConfig, PortKind};
+use crate::config::{Config, PortConfig, TunnelConfig};
 use crate::datapath::{PortLink, clock};
 use crate::link::{AnyLink, TRAIN, TRAIN_BYTES};
 use crate::observe::log;
@@ -26,6 +26,13 @@ const GONE_PATIENCE: Duration = Duration::from_secs(5);
 impl Control {
     /// What `file` and `state` wish for this node, with what is refused.
     pub(super) fn desired(&self, file: &Config, state: &State) -> (Desired, Vec<Failed>) {
+        let (mut desired, mut failed) = self.desired_ports(file, state);
+        self.add_peers(file, &mut desired, &mut failed);
+        (desired, failed)
+    }
+
+    /// The same without peers, which depend on the node's addresses.
+    fn desired_ports(&self, file: &Config, state: &State) -> (Desired, Vec<Failed>) {
         let mut failed = Vec::new();
         let mut desired = Desired::default();
         for port in active_file_ports(file, state, &self.node) {
@@ -50,6 +57,11 @@ impl Control {
             let made = made.and_then(|running| running.config.offload);
             port.offload.get_or_insert_with(|| made.unwrap_or(file.datapath.offload));
         }
+        (desired, failed)
+    }
+
+    /// Adds the peers to what is desired.
+    fn add_peers(&self, file: &Config, desired: &mut Desired, failed: &mut Vec<Failed>) {
         let peers = file.peers_for(&self.running.underlay.local).unwrap_or_else(|missing| {
             // While an address is waited for, so are its peers.
             let refused = missing.refused.iter().filter(|_| self.running.underlay.waiting.is_empty());
@@ -60,8 +72,7 @@ impl Control {
             missing.usable
         });
         desired.peers.extend(peers.into_iter().map(|peer| (peer.address, peer)));
-        self.add_found_peers(file, &mut desired.peers, &mut failed);
-        (desired, failed)
+        self.add_found_peers(file, &mut desired.peers, failed);
     }
 
     /// Takes `file` and `state` as what is wished from now on and makes it so. Gives the number of objects
@@ -95,6 +106,7 @@ impl Control {
     pub(super) fn replace_mac_table(&mut self, limit: u32) {
         let macs = MacTable::new(limit, self.file.mac_table.ageing, self.seed);
         self.running.replace_macs(macs, &self.file, clock::now());
+        self.tune_bridges();
     }
 
     /// One pass over everything: what is wished, what runs, what waits for something. Cheap when nothing is to do.
@@ -108,12 +120,14 @@ impl Control {
         self.follow_sources();
         self.follow_bridges();
         publish |= std::mem::take(&mut self.ovs.changed);
-        match self.running.underlay.refresh(&self.file, self.workers.count()) {
+        let (mut desired, mut refused) = self.desired_ports(&self.file, &self.state);
+        let tunnels: Vec<&TunnelConfig> = desired.ports.values().filter_map(PortConfig::tunnel).collect();
+        match self.running.underlay.refresh(&self.file, &tunnels, self.workers.count()) {
             Ok(changed) => publish |= changed,
             Err(error) => failed.push(fail("underlay", "", error.to_string())),
         }
         failed.extend(self.running.underlay.failed.iter().map(|reason| fail("underlay", "", reason.clone())));
-        let (desired, refused) = self.desired(&self.file, &self.state);
+        self.add_peers(&self.file, &mut desired, &mut refused);
         failed.extend(refused);
         let plan = plan(&self.running.as_desired(), &desired);
         let steps = plan.len();
@@ -203,7 +217,9 @@ impl Control {
             publish = true;
         }
 
+        publish |= self.lose_deleted();
         publish |= self.open_ports();
+        publish |= self.running.follow_tunnels();
         publish |= self.forget_unasked();
         self.refresh_interfaces();
         self.follow_gateways();
@@ -260,13 +276,21 @@ impl Control {
         touch.relearn.then_some(port.id)
     }
 
+    /// Notices interfaces that were deleted while nothing told of it; whether there was one.
+    fn lose_deleted(&mut self) -> bool {
+        let links = self.running.ports.values().filter_map(|port| port.link.as_ref());
+        let gone = links.filter(|link| matches!(&link.link, AnyLink::Packet(packet) if packet.is_gone()));
+        let gone: Vec<_> = gone.map(Arc::downgrade).collect();
+        gone.iter().fold(false, |any, link| any | self.lost(link))
+    }
+
     /// Tries to open every port that is down; whether one came up.
     fn open_ports(&mut self) -> bool {
         let down: Vec<String> = self
             .running
             .ports
             .iter()
-            .filter(|(_, port)| port.link.is_none())
+            .filter(|(_, port)| port.link.is_none() && port.config.has_interface())
             .map(|(name, _)| name.clone())
             .collect();
         let mut any = false;
@@ -275,12 +299,9 @@ impl Control {
                 continue;
             };
             let settings = self.settings(&config);
-            let opened = if !matches!(config.kind, PortKind::Tap | PortKind::Internal) {
-                let kind = config.kind.as_str();
-                Err(PortError::Refused(format!("type \"{kind}\" is not offered yet; tap and internal are")))
-            } else if self.cni.has(&name) {
-                let tap = self.attached_interface(&name);
-                tap.map(|tap| Opened { tap, complaint: None }).map_err(PortError::Refused)
+            let opened = if self.cni.has(&name) {
+                let link = self.attached_interface(&name);
+                link.map(|link| Opened { link, complaint: None }).map_err(PortError::Refused)
             } else {
                 match self.adopt_kept(&config, settings) {
                     Some(adopted) => Ok(adopted),
@@ -291,8 +312,7 @@ impl Control {
             let Some(port) = self.running.ports.get_mut(&name) else { continue };
             match opened {
                 Ok(opened) => {
-                    port.link =
-                        Some(Arc::new(PortLink { port: port.id, worker, link: AnyLink::Tap(opened.tap) }));
+                    port.link = Some(Arc::new(PortLink { port: port.id, worker, link: opened.link }));
                     port.reason = opened.complaint;
                     port.applied = port.config.clone();
                     log::info("port up", &[("port", &name)]);
@@ -343,10 +363,11 @@ impl Control {
         let underlay = &self.running.underlay;
         let families = if underlay.mtu().is_some() { underlay.families() } else { self.file.families() };
         let mtu = match &config.bridge {
-            Some(_) => config.mtu.unwrap_or(1500),
+            Some(bridge) => config.mtu.unwrap_or_else(|| self.ovs.mtu_of(bridge)),
             None => config.mtu_for(&self.file, underlay.mtu().unwrap_or(1500), families),
         };
-        let superframe = if self.file.underlay.is_some() { train_for(mtu) } else { GSO_MAX };
+        let tunnelled = self.file.underlay.is_some() || underlay.has_tunnels();
+        let superframe = if tunnelled { train_for(mtu) } else { GSO_MAX };
         let gso_max = (config.offload == Some(true)).then_some(superframe);
         Settings { mac: config.mac_for(&self.node), mtu, gso_max }
     }

@@ -319,6 +319,10 @@ impl Control {
                 Ok(Event::Neighbour { port, segment, mac, ip }) => {
                     self.note_neighbour(port, segment, mac, ip, clock::now());
                 }
+                Ok(Event::Groups(groups)) => {
+                    self.running.groups = groups;
+                    changed = true;
+                }
                 Err(_) => break,
             }
         }

@@ -4,15 +4,18 @@
 
 use super::daemon::Control;
 use super::ports::{self, Opened, Settings};
-use crate::config::PortConfig;
+use crate::config::{PortConfig, PortKind};
 use crate::datapath::clock;
-use crate::link::Link as _;
+use crate::link::{AnyLink, Link as _};
 use crate::observe::log;
 
 impl Control {
     /// The interface of `config` that the keeper had, if it had one that still fits.
     pub(super) fn adopt_kept(&mut self, config: &PortConfig, settings: Settings) -> Option<Opened> {
         let name = &config.name;
+        if !matches!(config.kind, PortKind::Tap | PortKind::Internal) {
+            return None;
+        }
         let descriptor = self.kept.take(name)?;
         match ports::adopt(config, settings, descriptor) {
             Ok(opened) => {
@@ -51,7 +54,10 @@ impl Control {
         let Some(kept) = self.keeper.look(clock::now()) else { return };
         self.kept = kept;
         for (name, port) in &self.running.ports {
-            if let Some(fd) = port.link.as_ref().and_then(|link| link.link.fd()) {
+            // Other interfaces are there without us.
+            if let Some(AnyLink::Tap(tap)) = port.link.as_ref().map(|link| &link.link)
+                && let Some(fd) = tap.fd()
+            {
                 drop(self.kept.take(name));
                 ports::keep(&mut self.keeper, name, fd);
             }

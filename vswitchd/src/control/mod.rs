@@ -11,6 +11,7 @@ mod inspect;
 mod kept;
 mod leases;
 mod mesh;
+mod objects;
 pub mod openflow;
 mod ovs;
 pub mod plan;

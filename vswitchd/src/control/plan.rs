@@ -24,7 +24,7 @@ pub struct Touch {
     pub reopen: bool,
     /// Its interface gets other settings: MTU, MAC, addresses, gateway.
     pub reconfigure: bool,
-    /// It carries other VLANs, or others may speak behind it: what was learned on it is forgotten.
+    /// It is on another bridge, carries other VLANs, or others may speak behind it: what was learned on it is forgotten.
     pub relearn: bool,
 }
 
@@ -93,7 +93,9 @@ fn touch(old: &PortConfig, new: &PortConfig) -> Touch {
             != (&new.netns, &new.ifname, &new.kind, new.offload),
         reconfigure: (old.mtu, old.mac, &old.addresses, &old.gateways)
             != (new.mtu, new.mac, &new.addresses, &new.gateways),
-        relearn: old.attachment() != new.attachment() || old.anti_spoof != new.anti_spoof,
+        relearn: old.bridge != new.bridge
+            || old.attachment() != new.attachment()
+            || old.anti_spoof != new.anti_spoof,
     }
 }
 

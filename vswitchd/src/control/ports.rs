@@ -1,11 +1,12 @@
 //! Opening a port's interface and keeping its settings: what the operating system does for one port.
 //!
-//! A TAP is created on the host and, when asked, moved to a network namespace and configured there. Not here:
-//! which ports there should be, and their numbers.
+//! A TAP is created on the host and, when asked, moved to a network namespace and configured there; one that is
+//! internal is its owner's to set up, and an interface that exists already is left as it is but for what is wished.
+//! Not here: which ports there should be, and their numbers.
 
-use crate::config::PortConfig;
+use crate::config::{PortConfig, PortKind};
 use crate::keeper::Keeper;
-use crate::link::{AnyLink, Link as _, LinkError, Source, Tap, open_or_adopt};
+use crate::link::{AnyLink, Link as _, LinkError, Packet, Source, open_or_adopt};
 use crate::observe::log;
 use crate::sys::netlink::{Change, Interface, Netlink};
 use crate::sys::{netns, sysctl, tun};
@@ -52,23 +53,56 @@ pub(super) fn tun_available() -> Result<(), String> {
     }
 }
 
-/// An open TAP, and what of its settings was refused, if anything.
+/// An open interface, and what of its settings was refused, if anything.
 pub(super) struct Opened {
-    pub(super) tap: Tap,
+    pub(super) link: AnyLink,
     pub(super) complaint: Option<String>,
 }
 
-/// Opens the interface of `config`, has it kept, moves it where it belongs, configures it and sets it up.
+/// Opens the interface of `config`. A TAP is kept, moved where it belongs, configured and, unless it is internal, set
+/// up.
 pub(super) fn open(
     config: &PortConfig,
     settings: Settings,
     keeper: &mut Keeper,
 ) -> Result<Opened, PortError> {
-    let namespace = namespace_of(config)?;
-    open_in(config, namespace.as_ref(), settings, keeper)
+    match &config.kind {
+        PortKind::Tap | PortKind::Internal => {
+            let namespace = namespace_of(config)?;
+            open_in(config, namespace.as_ref(), settings, keeper)
+        }
+        PortKind::System => {
+            let packet = Packet::open(&config.name, config.offload.unwrap_or_default())
+                .map_err(|error| PortError::Refused(error.to_string()))?;
+            let complaint = adjust(config).err();
+            Ok(Opened { link: AnyLink::Packet(packet), complaint })
+        }
+        PortKind::Patch { .. } | PortKind::Vxlan(_) => {
+            Err(PortError::Refused(format!("a port of type \"{}\" has no interface", config.kind.as_str())))
+        }
+    }
 }
 
-/// The same where the namespace that it belongs to is open; `None`: the host's.
+/// Gives an interface that exists already what is wished of it, and leaves alone what is not.
+fn adjust(config: &PortConfig) -> Result<(), String> {
+    if config.mtu.is_none() && config.mac.is_none() {
+        return Ok(());
+    }
+    let (mut netlink, interface) = inside(None, &config.name)?;
+    let change = Change {
+        mtu: config.mtu.map(u32::from).filter(|mtu| *mtu != interface.mtu),
+        mac: config.mac.filter(|mac| interface.mac != Some(*mac)),
+        ..Change::default()
+    };
+    if change.is_nothing() {
+        return Ok(());
+    }
+    netlink
+        .change(interface.index, &change)
+        .map_err(|error| format!("configuring \"{}\": {error}", config.name))
+}
+
+/// A TAP's, where the namespace that it belongs to is open; `None`: the host's.
 pub(super) fn open_in(
     config: &PortConfig,
     namespace: Option<&OwnedFd>,
@@ -84,7 +118,7 @@ pub(super) fn open_in(
     match place(config, namespace, settings) {
         Ok(ifname) => {
             let complaint = addresses(config, namespace, None, ifname).err();
-            Ok(Opened { tap, complaint })
+            Ok(Opened { link: AnyLink::Tap(tap), complaint })
         }
         Err(error) => {
             drop(tap);
@@ -103,7 +137,8 @@ pub(super) fn keep(keeper: &mut Keeper, name: &str, interface: BorrowedFd<'_>) {
     }
 }
 
-/// Moves the open interface of `config` where it belongs, configures it and sets it up; gives its name there.
+/// Moves the open interface of `config` where it belongs, configures it and, unless it is internal, sets it up; gives
+/// its name there.
 fn place<'a>(
     config: &'a PortConfig,
     namespace: Option<&OwnedFd>,
@@ -121,7 +156,7 @@ fn place<'a>(
         mtu: Some(u32::from(settings.mtu)),
         mac: Some(settings.mac),
         gso_max: settings.gso_max,
-        up: Some(true),
+        up: (config.kind == PortKind::Tap).then_some(true),
     };
     host.change(interface.index, &change).map_err(|error| {
         let place = config.netns.as_ref().map_or(String::new(), |netns| format!(" in \"{netns}\""));
@@ -166,7 +201,7 @@ pub(super) fn adopt_in(
         return Err("it is in another network namespace".to_owned());
     }
     let complaint = settle(fd, namespace, Some(config.interface()), None, config, settings).err();
-    Ok(Opened { tap, complaint })
+    Ok(Opened { link: AnyLink::Tap(tap), complaint })
 }
 
 /// Gives the open interface of a port new settings; it was `old` until now. One that somebody moved elsewhere is
@@ -177,6 +212,9 @@ pub(super) fn reconfigure(
     config: &PortConfig,
     settings: Settings,
 ) -> Result<(), String> {
+    if let AnyLink::Packet(_) = link {
+        return adjust(config);
+    }
     let Some(fd) = link.fd() else { return Ok(()) };
     let namespace = namespace_of(config).map_err(|error| error.to_string())?;
     if !is_in(fd, namespace.as_ref())? {
@@ -216,14 +254,18 @@ fn settle(
     let interface = found
         .map_err(|error| format!("finding \"{name}\": {error}"))?
         .ok_or_else(|| format!("no interface \"{name}\" there: somebody moved or renamed it"))?;
-    let mtu = u32::from(settings.mtu);
+    // What nobody wishes of an internal one its owner may have changed: that stands until what follows from its bridge
+    // changes.
+    let owned = config.kind == PortKind::Internal;
+    let mtu = if owned && old.is_none() { config.mtu } else { Some(settings.mtu) }.map(u32::from);
+    let mac = if owned { config.mac } else { Some(settings.mac) };
     let change = Change {
         namespace: None,
         name: ifname.filter(|ifname| *ifname != name),
-        mtu: (interface.mtu != mtu).then_some(mtu),
-        mac: (interface.mac != Some(settings.mac)).then_some(settings.mac),
+        mtu: mtu.filter(|wished| interface.mtu != *wished),
+        mac: mac.filter(|wished| interface.mac != Some(*wished)),
         gso_max: settings.gso_max.filter(|wished| interface.gso_max != Some(*wished)),
-        up: (!interface.up).then_some(true),
+        up: (!owned && !interface.up).then_some(true),
     };
     if !change.is_nothing() {
         let (mut netlink, interface) = inside(namespace, &name)?;

@@ -6,17 +6,18 @@ use super::ovs::Ovs;
 use super::plan::Desired;
 use super::ports::{self, Settings};
 use super::underlay::Underlay;
-use crate::config::{Config, PeerConfig, PeerSource, Policing, PortConfig};
+use crate::config::{Config, PeerConfig, PeerSource, Policing, PortConfig, PortKind};
 use crate::datapath::{PortLink, Setup, StuckError, Workers};
-use crate::link::AnyLink;
+use crate::link::{AnyLink, Peer, UdpPool};
+use crate::observe::log;
 use crate::slow::PeerState;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use vswitch_core::policer::Policer;
-use vswitch_core::port::{Carries, Group, Policers, Port, Tunnel};
-use vswitch_core::switch::{Bridge, Topology, TopologyError};
+use vswitch_core::port::{Carries, Group, InnerVlan, Policers, Port, Tunnel};
+use vswitch_core::switch::{Bridge, Groups, Topology, TopologyError};
 use vswitch_core::{Attachment, MacTable, PortId};
 
 /// A port that runs, up or down.
@@ -33,6 +34,8 @@ pub(super) struct RunningPort {
     pub(super) link: Option<Arc<PortLink>>,
     /// Why it is down, or what of its settings the system refused.
     pub(super) reason: Option<String>,
+    /// Of a tunnel: the largest outer IP packet that it sends, in bytes.
+    path_mtu: u16,
 }
 
 impl RunningPort {
@@ -42,12 +45,15 @@ impl RunningPort {
             ingress: config.ingress_policing.map(policer),
             egress: config.egress_policing.map(policer),
         };
-        Self { id, applied: config.clone(), config, policers, link: None, reason: None }
+        Self { id, applied: config.clone(), config, policers, link: None, reason: None, path_mtu: 1500 }
     }
 
-    /// Whether frames can cross.
+    /// Whether frames can cross: a patch has nothing of the operating system's behind it, only its peer.
     pub(super) const fn is_up(&self) -> bool {
-        self.link.is_some()
+        match self.config.kind {
+            PortKind::Patch { .. } => self.reason.is_none(),
+            _ => self.link.is_some(),
+        }
     }
 
     /// What is wished of it from now on.
@@ -148,6 +154,8 @@ pub(super) struct Running {
     pub(super) peers: BTreeMap<IpAddr, RunningPeer>,
     pub(super) underlay: Underlay,
     pub(super) macs: Arc<MacTable>,
+    /// Who listens to which multicast group.
+    pub(super) groups: Arc<Groups>,
     pub(super) setup: Arc<Setup>,
     numbers: Numbers,
     fresh: Vec<PortId>,
@@ -165,6 +173,7 @@ impl Running {
             peers: BTreeMap::new(),
             underlay: Underlay::default(),
             macs: Arc::new(macs),
+            groups: Arc::default(),
             setup: Arc::default(),
             numbers: Numbers::default(),
             fresh: Vec::new(),
@@ -207,6 +216,55 @@ impl Running {
         reads.iter().enumerate().min_by_key(|(_, count)| **count).map_or(0, |(worker, _)| worker)
     }
 
+    /// Gives every port that is a tunnel the sockets it needs, and tells every patch whether its peer is there; whether
+    /// anything changed.
+    pub(super) fn follow_tunnels(&mut self) -> bool {
+        let mut changed = false;
+        for (name, port) in &mut self.ports {
+            let Some(tunnel) = port.config.tunnel() else { continue };
+            // What may be sent in fragments has no limit here.
+            let mtu = if tunnel.dont_fragment { Underlay::path_mtu(tunnel) } else { u16::MAX };
+            changed |= std::mem::replace(&mut port.path_mtu, mtu) != mtu;
+            match self.underlay.tunnel(tunnel) {
+                Ok(wished) => {
+                    port.reason = None;
+                    if !port.link.as_ref().is_some_and(|link| sends_to(link, wished.pool(), wished.remote()))
+                    {
+                        let link = PortLink { port: port.id, worker: 0, link: AnyLink::Peer(wished) };
+                        port.link = Some(Arc::new(link));
+                        changed = true;
+                    }
+                }
+                Err(reason) => {
+                    changed |= port.link.take().is_some();
+                    say_down(name, port, Some(reason));
+                }
+            }
+        }
+        let patches: BTreeMap<&String, &String> = self
+            .ports
+            .iter()
+            .filter_map(|(name, port)| match &port.config.kind {
+                PortKind::Patch { peer } => Some((name, peer)),
+                _ => None,
+            })
+            .collect();
+        let lonely: Vec<(String, Option<String>)> = patches
+            .iter()
+            .map(|(name, peer)| {
+                let usable = patches.get(*peer) == Some(name);
+                let reason = || format!("No usable peer '{peer}' exists in 'netdev' datapath.");
+                ((*name).clone(), (!usable).then(reason))
+            })
+            .collect();
+        for (name, reason) in lonely {
+            if let Some(port) = self.ports.get_mut(&name) {
+                say_down(&name, port, reason);
+            }
+        }
+        changed
+    }
+
     /// Gives the workers what runs now, and waits until they all run it.
     pub(super) fn publish(
         &mut self,
@@ -225,26 +283,27 @@ impl Running {
                 (peer.config.address, peer.config.udp_port.unwrap_or_else(|| self.underlay.udp_port()))
                     .into();
             let pool = self.underlay.pool_towards(peer.config.address);
-            let current = peer.link.as_ref().and_then(|link| match &link.link {
-                AnyLink::Peer(current) => Some(current),
-                _ => None,
-            });
-            let same = match (&pool, current) {
-                (Some(pool), Some(current)) => Arc::ptr_eq(pool, current.pool()) && current.remote() == to,
+            let same = match (&pool, &peer.link) {
+                (Some(pool), Some(link)) => sends_to(link, pool, to),
                 (None, None) => true,
                 _ => false,
             };
             if !same {
-                let link = pool.map(|pool| AnyLink::Peer(crate::link::Peer::new(pool, to)));
+                let link = pool.map(|pool| AnyLink::Peer(Peer::new(pool, to)));
                 peer.link = link.map(|link| Arc::new(PortLink { port: peer.id, worker: 0, link }));
             }
         }
-        let id_of = |name: &str| self.ports.get(name).map(|port| port.id);
+        let id_of =
+            |name: &str| self.ports.get(name).filter(|port| port.config.bridge.is_some()).map(|port| port.id);
         let mut bridges = ovs.core_bridges(id_of);
         bridges[0] = bridge(config);
         let ports = self.ports.values().filter_map(|port| {
             let number = ovs.bridge_of(&port.config)?;
-            Some(core_port(port, number, config, &self.node))
+            let mut core = core_port(port, number, config, &self.node);
+            if let PortKind::Patch { peer } = &port.config.kind {
+                core.patch = self.ports.get(peer).map(|peer| peer.id);
+            }
+            Some(core)
         });
         let peers = self.peers.values().map(|peer| core_peer(peer, self.underlay.udp_port()));
         let topology = Topology::new(bridges, ports.chain(peers))?;
@@ -257,6 +316,7 @@ impl Running {
         self.setup = Arc::new(Setup {
             topology: Arc::new(topology),
             macs: Some(Arc::clone(&self.macs)),
+            groups: Some(Arc::clone(&self.groups)),
             links,
             receivers: self.underlay.receivers(),
             busy_poll: Duration::from_micros(config.datapath.busy_poll.into()),
@@ -312,16 +372,17 @@ fn bridge(config: &Config) -> Bridge {
         vlan_limit: if config.switch.vlan_limit == 1 { 1 } else { 2 },
         vnis: config.vnis().collect(),
         neigh_suppress: config.switch.neigh_suppress,
-        rules: None,
+        ..Bridge::default()
     }
 }
 
 /// Ports that Open vSwitch calls protected: those of one bridge send each other nothing.
 const PROTECTED: Group = Group(2);
 
-/// How many MAC entries `port` may hold: one of a bridge of its own shares the bridge's limit and has none.
+/// How many MAC entries `port` may hold: one of a bridge of its own shares the bridge's limit and has none, and whoever
+/// is behind a tunnel has a switch that limits them.
 pub(super) fn port_mac_limit(port: &PortConfig, config: &Config) -> Option<u32> {
-    if port.bridge.is_some() { None } else { mac_limit(config) }
+    if port.bridge.is_some() || port.tunnel().is_some() { None } else { mac_limit(config) }
 }
 
 /// How many MAC entries a port of the file's bridge may hold.
@@ -334,8 +395,40 @@ fn policer(policing: Policing) -> Arc<Policer> {
     Arc::new(Policer::new(policing.rate, policing.burst))
 }
 
+/// Whether what leaves by `link` is sent by `pool` to `remote`.
+fn sends_to(link: &PortLink, pool: &Arc<UdpPool>, remote: SocketAddr) -> bool {
+    matches!(&link.link, AnyLink::Peer(peer) if Arc::ptr_eq(peer.pool(), pool) && peer.remote() == remote)
+}
+
+/// Keeps why `port` is down, and logs it when that is news.
+fn say_down(name: &str, port: &mut RunningPort, reason: Option<String>) {
+    if let Some(reason) = reason.as_ref().filter(|reason| port.reason.as_ref() != Some(reason)) {
+        log::warn("port down", &[("port", &name), ("reason", reason)]);
+    }
+    port.reason = reason;
+}
+
+/// How the core sees the VLANs of a port, and its tunnel if there is one behind it.
+fn port_attachment(config: &PortConfig) -> Attachment {
+    let Some(tunnel) = config.tunnel() else { return config.attachment() };
+    Attachment::Tunnel(Tunnel {
+        remote: tunnel.remote,
+        local: tunnel.local,
+        udp_port: tunnel.udp_port,
+        carries: Carries::Inside {
+            in_vni: tunnel.in_key,
+            out_vni: tunnel.out_key,
+            attachment: Box::new(config.attachment()),
+        },
+        floods: None,
+        inner_vlan: InnerVlan::Carry,
+        strict: false,
+    })
+}
+
 fn core_port(port: &RunningPort, bridge: u8, config: &Config, node: &str) -> Port {
-    let mut core = Port::new(port.id, port.config.attachment());
+    let mut core = Port::new(port.id, port_attachment(&port.config));
+    core.mtu = port.path_mtu;
     core.bridge = bridge;
     core.priority_tags = port.config.priority_tags;
     core.mac_limit = port_mac_limit(&port.config, config);

@@ -10,7 +10,7 @@ mod setup;
 mod thread;
 mod workers;
 
-pub use punt::{Copied, Injector, Neigh, Probe, Punted, Punts, TooBig, punts};
+pub use punt::{Copied, Injector, Neigh, Probe, Punted, Punts, Snooped, TooBig, punts};
 pub use setup::{PortLink, Setup};
 pub use thread::Event;
 pub use workers::{Load, Snapshot, StuckError, Workers};

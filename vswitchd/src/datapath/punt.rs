@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use mio::Waker;
 use std::net::IpAddr;
 use std::sync::{Arc, Weak};
-use vswitch_core::{Arrival, Batch, Offload, Segment};
+use vswitch_core::{Arrival, Batch, Offload, PortId, Segment};
 
 /// How much of a refused frame the slow path sees: what an ICMPv6 error may quote (RFC 4443 §2.4), and headers.
 const TOO_BIG_LEN: usize = 1280 + 32;
@@ -19,10 +19,14 @@ const NEIGH_LEN: usize = 256;
 /// How much of a probe the slow path sees: all but the zeros that make it long.
 const PROBE_LEN: usize = 64;
 
+/// The longest message of IGMP or MLD that is handed out: what an Ethernet carries, two tags included.
+const SNOOP_LEN: usize = 1522;
+
 /// How many of each may wait.
 const TOO_BIG: usize = 64;
 const NEIGH: usize = 512;
 const PROBES: usize = 512;
+const SNOOPED: usize = 256;
 /// How many frames may wait for one worker.
 const INJECTED: usize = 256;
 
@@ -95,12 +99,27 @@ pub struct Probe {
     pub len: usize,
 }
 
+/// A message of IGMP or MLD from a port of a bridge that snoops. It holds no link: one end of a cable inside the switch
+/// has none.
+#[derive(Debug)]
+pub struct Snooped {
+    /// The port it came in by.
+    pub port: PortId,
+    /// The segment it was let into.
+    pub segment: Segment,
+    /// Whether its checksum is still to be made.
+    pub owed: bool,
+    /// The whole frame as it came.
+    pub frame: Copied<SNOOP_LEN>,
+}
+
 /// Where workers put what is for the slow path.
 #[derive(Clone, Debug)]
 pub struct Punts {
     too_big: Sender<TooBig>,
     neigh: Sender<Neigh>,
     probes: Sender<Probe>,
+    snooped: Sender<Snooped>,
 }
 
 /// The other end of [`Punts`].
@@ -112,6 +131,8 @@ pub struct Punted {
     pub neigh: Receiver<Neigh>,
     /// Probes and their answers.
     pub probes: Receiver<Probe>,
+    /// Messages of IGMP and MLD.
+    pub snooped: Receiver<Snooped>,
 }
 
 /// The queues from all workers to the slow path.
@@ -120,8 +141,10 @@ pub fn punts() -> (Punts, Punted) {
     let (too_big, from_too_big) = bounded(TOO_BIG);
     let (neigh, from_neigh) = bounded(NEIGH);
     let (probes, from_probes) = bounded(PROBES);
-    let punted = Punted { too_big: from_too_big, neigh: from_neigh, probes: from_probes };
-    (Punts { too_big, neigh, probes }, punted)
+    let (snooped, from_snooped) = bounded(SNOOPED);
+    let punted =
+        Punted { too_big: from_too_big, neigh: from_neigh, probes: from_probes, snooped: from_snooped };
+    (Punts { too_big, neigh, probes, snooped }, punted)
 }
 
 impl Punts {
@@ -148,6 +171,14 @@ impl Punts {
         self.neigh.try_send(Neigh { link: Arc::clone(link), segment, held, offload, frame }).is_ok()
     }
 
+    /// Hands out a message of IGMP or MLD. One that is too long, or finds the queue full, is lost: what it says is said
+    /// again.
+    pub fn snoop(&self, port: PortId, segment: Segment, owed: bool, frame: &[u8]) {
+        if let Some(frame) = Copied::of(frame) {
+            let _ = self.snooped.try_send(Snooped { port, segment, owed, frame });
+        }
+    }
+
     /// Hands out a probe. One that finds the queue full is lost, as on a wire.
     pub fn probe(&self, from: IpAddr, link: &Arc<PortLink>, datagram: &[u8]) {
         let (link, head) = (Arc::clone(link), Copied::front_of(datagram));
@@ -169,7 +200,7 @@ impl Injected {
     pub(super) fn copy_into<'a>(
         &self,
         batch: &mut Batch,
-        current: impl Fn(vswitch_core::PortId) -> Option<&'a Arc<PortLink>>,
+        current: impl Fn(PortId) -> Option<&'a Arc<PortLink>>,
     ) {
         let Some(link) = self.link.upgrade() else { return };
         if current(link.port).is_some_and(|now| Arc::ptr_eq(now, &link)) {

@@ -3,7 +3,7 @@
 use crate::link::{AnyLink, UdpReceiver};
 use std::sync::Arc;
 use std::time::Duration;
-use vswitch_core::switch::Topology;
+use vswitch_core::switch::{Groups, Topology};
 use vswitch_core::{MacTable, PortId};
 
 /// A port's link, and which worker reads it; any worker may send on it.
@@ -24,6 +24,8 @@ pub struct Setup {
     pub topology: Arc<Topology>,
     /// Who is where.
     pub macs: Option<Arc<MacTable>>,
+    /// Who listens to which multicast group; `None`: as before.
+    pub groups: Option<Arc<Groups>>,
     /// By port number; none where the port is down.
     pub links: Vec<Option<Arc<PortLink>>>,
     /// The underlay's receiving sockets, by worker.

@@ -19,7 +19,7 @@ use std::net::IpAddr;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
-use vswitch_core::switch::{StationEvent, Worker};
+use vswitch_core::switch::{Groups, StationEvent, Worker};
 use vswitch_core::verdict::Why;
 use vswitch_core::{Arrival, Batch, DropReason, Instant, Mac, PortId, Segment, TxList};
 
@@ -63,6 +63,8 @@ pub enum Event {
         /// How long its answers take.
         rtt: Option<Duration>,
     },
+    /// Who listens to which multicast group, and where routers are: all of it, after a change.
+    Groups(Arc<Groups>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -359,6 +361,9 @@ impl Thread {
                     // A copy that finds no room is lost; the frame itself has gone its way.
                     let _ = punts.neigh(link, segment, false, offload, frame);
                 }
+                (Why::Snoop, _, Some(segment), _) => {
+                    punts.snoop(punt.port, segment, offload.checksum.is_some(), frame);
+                }
                 (Why::Neigh, link, segment, _) => {
                     let taken = link
                         .zip(segment)
@@ -420,6 +425,9 @@ impl Thread {
             None => self.worker = Some(Worker::new(Arc::clone(&new.topology), macs)),
         }
         if let Some(worker) = &mut self.worker {
+            if let Some(groups) = &new.groups {
+                worker.set_groups(Arc::clone(groups));
+            }
             for port in &new.fresh {
                 worker.counters_mut().reset_port(*port);
             }

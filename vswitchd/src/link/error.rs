@@ -40,6 +40,26 @@ pub enum LinkError {
         /// The TAP's name.
         name: String,
     },
+    /// There is no interface of that name.
+    #[error("could not open network device {name} (No such device)")]
+    NoSuchDevice {
+        /// The name.
+        name: String,
+    },
+    /// CAP_NET_RAW is missing.
+    #[error(
+        "could not open network device {name} (Operation not permitted): run as root, or grant CAP_NET_RAW (setcap cap_net_raw+ep)"
+    )]
+    RawNotPermitted {
+        /// The interface's name.
+        name: String,
+    },
+    /// Its frames have no Ethernet header.
+    #[error("interface \"{name}\" carries no Ethernet frames (a TUN, a tunnel of IP?): choose another")]
+    NotEthernet {
+        /// The interface's name.
+        name: String,
+    },
     /// No tun driver, or no door to it.
     #[error(
         "/dev/net/tun is missing: load the driver (modprobe tun); in a container, pass the device in (--device /dev/net/tun)"

@@ -5,7 +5,9 @@
 //! link is opened or adopted through one function of its file.
 
 mod error;
+mod losses;
 mod memory;
+mod packet;
 mod settle;
 mod tap;
 mod trains;
@@ -14,9 +16,10 @@ mod vnet;
 
 pub use error::LinkError;
 pub use memory::Memory;
+pub use packet::Packet;
 pub use settle::Scratch;
 pub use tap::{Source, Tap, open_or_adopt};
-pub use udp::{POOL_MAX, POOL_PORTS, POOL_SIZE, Peer, TRAIN, TRAIN_BYTES, UdpPool, UdpReceiver};
+pub use udp::{Outer, POOL_MAX, POOL_PORTS, POOL_SIZE, Peer, TRAIN, TRAIN_BYTES, UdpPool, UdpReceiver};
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -31,7 +34,7 @@ pub struct Received {
     pub bytes: usize,
     /// Nothing is left: wait for the next event. Otherwise call again, as an edge-triggered wait will not tell.
     pub drained: bool,
-    /// What the link stood for no longer exists: its TAP or its namespace was deleted.
+    /// What the link stood for no longer exists: its interface or its namespace was deleted.
     pub gone: bool,
     /// Frames that the kernel's receive queue has lost since this was last reported.
     pub overflow: u64,
@@ -131,6 +134,8 @@ pub trait Link {
 pub enum AnyLink {
     /// A TAP.
     Tap(Tap),
+    /// An interface that exists already.
+    Packet(Packet),
     /// A remote node.
     Peer(Peer),
     /// One end of a pair in memory.
@@ -141,6 +146,7 @@ impl Link for AnyLink {
     fn receive(&self, port: PortId, batch: &mut Batch) -> Received {
         match self {
             Self::Tap(link) => link.receive(port, batch),
+            Self::Packet(link) => link.receive(port, batch),
             Self::Peer(link) => link.receive(port, batch),
             Self::Memory(link) => link.receive(port, batch),
         }
@@ -149,6 +155,7 @@ impl Link for AnyLink {
     fn send(&self, batch: &Batch, tx: &TxList, port: PortId, scratch: &mut Scratch) -> Sent {
         match self {
             Self::Tap(link) => link.send(batch, tx, port, scratch),
+            Self::Packet(link) => link.send(batch, tx, port, scratch),
             Self::Peer(link) => link.send(batch, tx, port, scratch),
             Self::Memory(link) => link.send(batch, tx, port, scratch),
         }
@@ -157,10 +164,25 @@ impl Link for AnyLink {
     fn fd(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Self::Tap(link) => link.fd(),
+            Self::Packet(link) => link.fd(),
             Self::Peer(link) => link.fd(),
             Self::Memory(link) => link.fd(),
         }
     }
+}
+
+/// Refuses what is no name of an interface: what dev_valid_name of the kernel refuses, and '%', which would ask it to
+/// choose a number.
+fn check_name(name: &str) -> Result<(), LinkError> {
+    let named = || name.to_owned();
+    if name.len() >= libc::IFNAMSIZ {
+        return Err(LinkError::NameTooLong { name: named() });
+    }
+    let odd = |c: u8| matches!(c, b'/' | b':' | b'%' | 0) || c.is_ascii_whitespace() || c == 0x0b;
+    if name.is_empty() || name == "." || name == ".." || name.bytes().any(odd) {
+        return Err(LinkError::NameInvalid { name: named() });
+    }
+    Ok(())
 }
 
 /// Workers share links.

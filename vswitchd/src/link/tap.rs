@@ -6,8 +6,8 @@
 //! also for an interface that moves to a namespace later; so the namespace can die, and its death shows as EBADFD
 //! here. Moving and configuring is netlink's.
 
-use super::trains::{LANES, Leaves, Offered};
-use super::{Link, LinkError, Received, Scratch, Sent, vnet};
+use super::trains::{LANES, Leaves, Offered, write_cut, write_train};
+use super::{Link, LinkError, Received, Scratch, Sent, check_name, vnet};
 use crate::sys::{event, tun};
 use std::fs::File;
 use std::io::{self, IoSlice, Read, Write};
@@ -15,8 +15,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use tun_tap::{Iface, Mode};
 use vswitch_core::frame::{SLOT_LEN, TxRecord};
-use vswitch_core::offload::{GsoKind, MAX_PIECES, Merged, count, cut};
-use vswitch_core::wire::ip::Tcp;
+use vswitch_core::offload::{GsoKind, count};
 use vswitch_core::{Arrival, Batch, Offload, PortId, TxList};
 
 /// Frames that one `receive` reads at most, so that no port starves another.
@@ -108,15 +107,8 @@ pub fn open_or_adopt(source: Source<'_>) -> Result<Tap, LinkError> {
 }
 
 fn open(name: &str, offload: bool) -> Result<OwnedFd, LinkError> {
+    check_name(name)?;
     let named = || name.to_owned();
-    if name.len() >= libc::IFNAMSIZ {
-        return Err(LinkError::NameTooLong { name: named() });
-    }
-    // What dev_valid_name of the kernel refuses, and '%', which would ask it to choose a number.
-    let odd = |c: u8| matches!(c, b'/' | b':' | b'%' | 0) || c.is_ascii_whitespace() || c == 0x0b;
-    if name.is_empty() || name == "." || name == ".." || name.bytes().any(odd) {
-        return Err(LinkError::NameInvalid { name: named() });
-    }
     let opened = if offload {
         tun::open_with_header(name)
     } else {
@@ -175,10 +167,9 @@ impl Tap {
     ) {
         let owed = record.offload;
         if owed.gso.is_some_and(|gso| !self.feature(gso.kind).load(Ordering::Relaxed)) {
-            return self.write_cut(scratch.copy(batch, tx, record), owed, sent);
+            return write_cut(scratch.copy(batch, tx, record), owed, sent, |pieces| self.write(pieces));
         }
-        let cwr = owed.gso.is_some() && has_cwr(tx.pieces(record, batch), owed);
-        let header = vnet::header(owed, cwr);
+        let header = vnet::header_of(owed, tx.pieces(record, batch));
         // One that came from a TAP, and leaves as it came, has its header still in front.
         let whole = match tx.parts(record) {
             Some((&[], range)) => {
@@ -206,50 +197,9 @@ impl Tap {
         match written {
             Ok(bytes) => sent.taken(1, bytes),
             Err(error) if owed.gso.is_some() && error.raw_os_error() == Some(libc::EINVAL) => {
-                self.write_cut(scratch.copy(batch, tx, record), owed, sent);
+                write_cut(scratch.copy(batch, tx, record), owed, sent, |pieces| self.write(pieces));
             }
             Err(error) => sent.failed(&error, 1),
-        }
-    }
-
-    /// Cuts the superframe `frame` and writes what that gives.
-    fn write_cut(&self, frame: &[u8], owed: Offload, sent: &mut Sent) {
-        let visit = |head: &[u8], payload: std::ops::Range<usize>| {
-            let payload = frame.get(payload).unwrap_or_default();
-            let pieces = [&vnet::NOTHING, head, payload].map(IoSlice::new);
-            match self.write(&pieces) {
-                Ok(bytes) => sent.taken(1, bytes),
-                Err(error) => sent.failed(&error, 1),
-            }
-        };
-        if cut(frame, &owed, visit).is_err() {
-            sent.bad_offload += 1;
-        }
-    }
-
-    /// Writes a train of `frames`, `bytes` in all, as one superframe. A kernel that refuses it, though nothing is
-    /// wrong with it, is not asked again: then its frames leave one by one.
-    fn write_train(&self, batch: &Batch, merged: &Merged<'_>, frames: usize, bytes: usize, sent: &mut Sent) {
-        let header = vnet::header(merged.offload, false);
-        let mut pieces = [IoSlice::new(&[]); MAX_PIECES + 2];
-        pieces[0] = IoSlice::new(&header);
-        pieces[1] = IoSlice::new(merged.head);
-        for (place, piece) in pieces[2..].iter_mut().zip(merged.pieces) {
-            let range = piece.from as usize..piece.to as usize;
-            *place = IoSlice::new(batch.bytes(piece.frame as usize).get(range).unwrap_or_default());
-        }
-        let pieces = &pieces[..2 + merged.pieces.len()];
-        match self.write(pieces) {
-            Ok(_) => sent.taken(frames, bytes),
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                if let Some(gso) = merged.offload.gso {
-                    self.feature(gso.kind).store(false, Ordering::Relaxed);
-                }
-                // Once in the life of a TAP at most.
-                let whole: Vec<u8> = pieces[1..].iter().flat_map(|piece| piece.iter().copied()).collect();
-                self.write_cut(&whole, merged.offload, sent);
-            }
-            Err(error) => sent.failed(&error, frames),
         }
     }
 
@@ -259,7 +209,10 @@ impl Tap {
             None => {}
             Some(Leaves::Alone(record)) => self.write_record(batch, tx, &record, scratch, sent),
             Some(Leaves::Merged { merged, frames, bytes }) => {
-                self.write_train(batch, &merged, frames, bytes, sent);
+                let write = |pieces: &[IoSlice<'_>]| self.write(pieces);
+                if let Some(kind) = write_train(batch, &merged, (frames, bytes), sent, write) {
+                    self.feature(kind).store(false, Ordering::Relaxed);
+                }
             }
         }
     }
@@ -308,21 +261,6 @@ impl Tap {
         }
         sent
     }
-}
-
-/// Whether a TCP superframe that owes its checksum has CWR set.
-fn has_cwr<'a>(pieces: impl Iterator<Item = &'a [u8]>, owed: Offload) -> bool {
-    let tcp = owed.gso.is_some_and(|gso| gso.kind != GsoKind::Udp);
-    let Some(checksum) = owed.checksum.filter(|_| tcp) else { return false };
-    // The flags, from the header's first byte (RFC 9293 §3.1).
-    let mut at = usize::from(checksum.start) + 13;
-    for piece in pieces {
-        match piece.get(at) {
-            Some(flags) => return flags & Tcp::CWR != 0,
-            None => at -= piece.len(),
-        }
-    }
-    false
 }
 
 impl Link for Tap {

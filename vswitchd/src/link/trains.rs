@@ -1,14 +1,18 @@
-//! Trains of frames that a TAP's kernel may have as one superframe: which frames wait in which train, and when a train
-//! leaves. What may be merged is the core's to say; writing is the TAP's.
+//! Trains of frames that an interface's kernel may have as one superframe: which frames wait in which train, when a
+//! train leaves, and what becomes of one that is refused. What may be merged is the core's to say; the system call is
+//! the link's.
 //!
 //! A flow always has the same lane, so its frames leave in their order whatever becomes of the others: a frame that
 //! its lane's train does not take goes behind that train.
 
 use super::settle::bytes_of;
+use super::{Sent, vnet};
+use std::io::{self, IoSlice};
+use std::ops::Range;
 use vswitch_core::frame::TxRecord;
-use vswitch_core::offload::{GsoKind, MAX_HEADERS_LEN, Merged, Sums, Train};
+use vswitch_core::offload::{GsoKind, MAX_HEADERS_LEN, MAX_PIECES, Merged, Sums, Train, cut};
 use vswitch_core::wire::flow;
-use vswitch_core::{Batch, TxList};
+use vswitch_core::{Batch, Offload, TxList};
 
 /// Trains that may wait at a time.
 pub(super) const LANES: usize = 8;
@@ -111,6 +115,11 @@ impl Trains {
         }
     }
 
+    /// Whether `lane` holds frames that will leave as one.
+    pub(super) fn has_train(&self, lane: usize) -> bool {
+        self.lanes.get(lane).is_some_and(|lane| lane.first.is_some() && lane.train.len() > 1)
+    }
+
     /// What `lane` holds, which is empty from now on; `None` when it was.
     pub(super) fn leave(&mut self, lane: usize) -> Option<Leaves<'_>> {
         let lane = self.lanes.get_mut(lane)?;
@@ -131,6 +140,57 @@ struct Offer<'a> {
     rest: &'a [u8],
     tso: bool,
     uso: bool,
+}
+
+/// Hands a train of so many frames, so many bytes in all, to `write` as one superframe, a virtio-net header in front.
+/// A kernel that refuses it, though nothing is wrong with it, has it in pieces, and its kind is given back: of that
+/// kind it should be offered none any more.
+pub(super) fn write_train(
+    batch: &Batch,
+    merged: &Merged<'_>,
+    (frames, bytes): (usize, usize),
+    sent: &mut Sent,
+    write: impl Fn(&[IoSlice<'_>]) -> io::Result<usize>,
+) -> Option<GsoKind> {
+    let header = vnet::header(merged.offload, false);
+    let mut pieces = [IoSlice::new(&[]); MAX_PIECES + 2];
+    pieces[0] = IoSlice::new(&header);
+    pieces[1] = IoSlice::new(merged.head);
+    for (place, piece) in pieces[2..].iter_mut().zip(merged.pieces) {
+        let range = piece.from as usize..piece.to as usize;
+        *place = IoSlice::new(batch.bytes(piece.frame as usize).get(range).unwrap_or_default());
+    }
+    let pieces = &pieces[..2 + merged.pieces.len()];
+    match write(pieces) {
+        Ok(_) => sent.taken(frames, bytes),
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            // Once in the life of a link at most.
+            let whole: Vec<u8> = pieces[1..].iter().flat_map(|piece| piece.iter().copied()).collect();
+            write_cut(&whole, merged.offload, sent, write);
+            return merged.offload.gso.map(|gso| gso.kind);
+        }
+        Err(error) => sent.failed(&error, frames),
+    }
+    None
+}
+
+/// Cuts the superframe `frame` and hands what that gives to `write`, a virtio-net header in front of each.
+pub(super) fn write_cut(
+    frame: &[u8],
+    owed: Offload,
+    sent: &mut Sent,
+    write: impl Fn(&[IoSlice<'_>]) -> io::Result<usize>,
+) {
+    let visit = |head: &[u8], payload: Range<usize>| {
+        let payload = frame.get(payload).unwrap_or_default();
+        match write(&[&vnet::NOTHING, head, payload].map(IoSlice::new)) {
+            Ok(bytes) => sent.taken(1, bytes),
+            Err(error) => sent.failed(&error, 1),
+        }
+    };
+    if cut(frame, &owed, visit).is_err() {
+        sent.bad_offload += 1;
+    }
 }
 
 /// Datagrams that every kernel with USO takes as one superframe (UDP_MAX_SEGMENTS).

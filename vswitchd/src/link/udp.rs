@@ -1,10 +1,12 @@
 //! The underlay: VXLAN datagrams to and from remote nodes, over UDP.
 //!
 //! Per local address there are receivers, one per worker, on the tunnel port, and a pool of senders on ports of
-//! the dynamic range. A flow leaves by one sender, so that networks that spread flows by their ports spread ours
-//! (RFC 7348 §5). All peers of a family share both. Nothing is ever fragmented. Which source may send to us is
+//! the dynamic range; a tunnel that names no address has those of the unspecified one. A flow leaves by one sender, so that networks that spread flows by their ports spread ours
+//! (RFC 7348 §5). All peers that want the same outer headers share both. Nothing is fragmented, unless a tunnel
+//! wants it. Which source may send to us is
 //! the switch's question.
 
+use super::losses::Losses;
 use super::{Link, LinkError, Received, Scratch, Sent};
 use crate::sys::address::SocketName;
 use crate::sys::mmsg::{self, MESSAGES, Message, Run};
@@ -15,7 +17,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use vswitch_core::offload::{Gso, GsoKind, header_len, partial_checksum};
 use vswitch_core::{Arrival, Batch, Offload, PortId, TxList};
 
@@ -51,8 +53,7 @@ pub struct UdpReceiver {
     trains: AtomicBool,
     /// There were trains in the last messages. For the receiving worker only.
     saw_trains: AtomicBool,
-    /// The kernel's count of lost datagrams when last reported. Written by the receiving worker only.
-    lost: AtomicU32,
+    losses: Losses,
 }
 
 impl UdpReceiver {
@@ -62,20 +63,27 @@ impl UdpReceiver {
     /// A first bind that shares with nobody finds out whether another program has the port; a program that
     /// takes it in the moment after that is not found, if it shares with us.
     pub fn open_all(local: SocketAddr, workers: usize, queue: u32) -> Result<Vec<Self>, LinkError> {
-        let bind = |socket: &OwnedFd| {
-            socket::bind(socket, local).map_err(|error| match error.kind() {
-                io::ErrorKind::AddrInUse => LinkError::PortTaken { address: local.ip(), port: local.port() },
-                io::ErrorKind::AddrNotAvailable => LinkError::NoSuchAddress { address: local.ip() },
-                _ => LinkError::Os { what: "binding the tunnel port", source: error },
-            })
-        };
-        let open = || socket::udp(local.ip()).map_err(LinkError::os("making a udp socket"));
-        let probe = open()?;
-        bind(&probe)?;
-        drop(probe);
+        drop(Self::bind(socket::udp(local.ip()), local)?);
+        Self::open_more(local, workers, queue)
+    }
+
+    fn bind(socket: io::Result<OwnedFd>, local: SocketAddr) -> Result<OwnedFd, LinkError> {
+        let socket = socket.map_err(LinkError::os("making a udp socket"))?;
+        socket::bind(&socket, local).map_err(|error| match error.kind() {
+            io::ErrorKind::AddrInUse => LinkError::PortTaken { address: local.ip(), port: local.port() },
+            io::ErrorKind::AddrNotAvailable => LinkError::NoSuchAddress { address: local.ip() },
+            _ => LinkError::Os { what: "binding the tunnel port", source: error },
+        })?;
+        Ok(socket)
+    }
+
+    /// The same beside sockets on that port which this process has already: another program of this user that shares
+    /// the port is not found. A datagram goes to those with its very address, where there are such, and else to those
+    /// with the unspecified one.
+    pub fn open_more(local: SocketAddr, workers: usize, queue: u32) -> Result<Vec<Self>, LinkError> {
         (0..workers.max(1))
             .map(|_| {
-                let socket = open()?;
+                let socket = socket::udp(local.ip()).map_err(LinkError::os("making a udp socket"))?;
                 let set = LinkError::os("setting up the tunnel port");
                 socket::share_port(&socket).map_err(&set)?;
                 socket::report_overflow(&socket).map_err(&set)?;
@@ -83,13 +91,12 @@ impl UdpReceiver {
                 if local.is_ipv6() {
                     socket::take_zero_checksums(&socket).map_err(&set)?;
                 }
-                bind(&socket)?;
                 Ok(Self {
-                    socket,
+                    socket: Self::bind(Ok(socket), local)?,
                     local,
                     trains: AtomicBool::new(false),
                     saw_trains: AtomicBool::new(false),
-                    lost: AtomicU32::new(0),
+                    losses: Losses::default(),
                 })
             })
             .collect()
@@ -151,7 +158,7 @@ impl UdpReceiver {
             Err(error) => return received.failed(&error),
         };
         received.drained = got.all().len() < wanted;
-        received.overflow += got.lost.map_or(0, |lost| self.newly_lost(lost));
+        received.overflow += got.lost.map_or(0, |lost| self.losses.newly(lost));
         let mut trains = false;
         for (i, message) in got.all().iter().enumerate() {
             trains |= message.segment.is_some();
@@ -202,18 +209,7 @@ impl UdpReceiver {
     /// Datagrams that the kernel's queue has lost since this, or `receive`, last told. `receive` learns of a loss
     /// only from a datagram that was queued after it; this asks. For the receiving worker, now and then.
     pub fn overflow(&self) -> u64 {
-        socket::lost(self.fd()).map_or(0, |lost| self.newly_lost(lost))
-    }
-
-    /// The kernel's count only grows, modulo 2³²; but one that waited in the queue with its datagram may be
-    /// older than one that was asked for.
-    fn newly_lost(&self, lost: u32) -> u64 {
-        let newly = lost.wrapping_sub(self.lost.load(Ordering::Relaxed));
-        if newly > u32::MAX / 2 {
-            return 0;
-        }
-        self.lost.store(lost, Ordering::Relaxed);
-        u64::from(newly)
+        socket::lost(self.fd()).map_or(0, |lost| self.losses.newly(lost))
     }
 }
 
@@ -258,18 +254,64 @@ fn is_passing(error: &io::Error) -> bool {
     )
 }
 
-/// The sending sockets of one local address.
+/// What the outer headers of datagrams say besides addresses and ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Outer {
+    /// DS field and ECN.
+    pub tos: u8,
+    /// TTL or hop limit, 1..=255; `None`: the system's.
+    pub ttl: Option<u8>,
+    /// IPv4 forbids fragments. IPv6 is never fragmented.
+    pub dont_fragment: bool,
+    /// UDP over IPv4 has a checksum. Over IPv6 it always has; without one the kernel sends no trains.
+    pub checksum: bool,
+}
+
+impl Default for Outer {
+    fn default() -> Self {
+        Self { tos: 0, ttl: None, dont_fragment: true, checksum: true }
+    }
+}
+
+impl Outer {
+    fn set(self, socket: &OwnedFd, local: IpAddr) -> io::Result<()> {
+        if self.dont_fragment || local.is_ipv6() {
+            socket::never_fragment(socket, local)?;
+        } else {
+            socket::allow_fragments(socket)?;
+        }
+        if self.tos != 0 {
+            socket::set_tos(socket, local, self.tos)?;
+        }
+        if let Some(ttl) = self.ttl {
+            socket::set_ttl(socket, local, ttl)?;
+        }
+        if !self.checksum && local.is_ipv4() {
+            socket::leave_out_checksums(socket)?;
+        }
+        Ok(())
+    }
+}
+
+/// The sending sockets of one local address, or of any.
 #[derive(Debug)]
 pub struct UdpPool {
     senders: Vec<(OwnedFd, u16)>,
     /// The kernel cuts trains (UDP_SEGMENT); off for good once it refused one that it should have taken.
     trains: AtomicBool,
+    /// Every datagram has a checksum: the kernel cuts no others.
+    checksums: bool,
 }
 
 impl UdpPool {
     /// `size` sockets, 1..=[`POOL_MAX`], bound to `local` and to the first free ports of [`POOL_PORTS`] from the
     /// `start`th on. There are fewer when fewer ports are free.
     pub fn open(local: IpAddr, size: usize, start: u16) -> Result<Self, LinkError> {
+        Self::open_with(local, size, start, Outer::default())
+    }
+
+    /// The same with other words in the outer headers.
+    pub fn open_with(local: IpAddr, size: usize, start: u16, outer: Outer) -> Result<Self, LinkError> {
         let size = size.clamp(1, POOL_MAX);
         let mut senders = Vec::with_capacity(size);
         // Once around the range.
@@ -288,7 +330,7 @@ impl UdpPool {
                 Err(source) => return Err(LinkError::Os { what: "binding a udp source port", source }),
             }
             let set = LinkError::os("setting up a udp source port");
-            socket::never_fragment(&socket, local).map_err(&set)?;
+            outer.set(&socket, local).map_err(&set)?;
             // Nobody reads here: whoever sends to these ports shall fill as little memory as possible.
             socket::set_receive_queue(&socket, 0).map_err(&set)?;
             socket::set_send_queue(&socket, SEND_QUEUE).map_err(&set)?;
@@ -297,12 +339,14 @@ impl UdpPool {
         if senders.is_empty() {
             return Err(LinkError::NoSourcePort { address: local });
         }
-        Ok(Self { senders, trains: AtomicBool::new(false) })
+        let checksums = outer.checksum || local.is_ipv6();
+        Ok(Self { senders, trains: AtomicBool::new(false), checksums })
     }
 
     /// Sends trains, where the kernel can, or sends none.
     pub fn set_trains(&self, wanted: bool) {
-        let can = wanted && self.senders.iter().all(|(socket, _)| socket::can_segment(socket));
+        let can =
+            wanted && self.checksums && self.senders.iter().all(|(socket, _)| socket::can_segment(socket));
         self.trains.store(can, Ordering::Relaxed);
     }
 
@@ -365,7 +409,7 @@ impl UdpPool {
         let mut tried = false;
         while at < run.len() {
             let (_, datagrams) = run.size(at);
-            match run.send(at, socket, to) {
+            match run.send(at, socket, Some(to)) {
                 Ok(taken) => {
                     // The kernel takes at least one or says why not.
                     let end = at + taken.max(1);

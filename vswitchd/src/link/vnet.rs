@@ -1,8 +1,9 @@
-//! The virtio-net header that a TAP puts in front of a frame (virtio 1.2 §5.1.6): offload facts as a kernel says
-//! them, little-endian. What the facts mean is the core's; who may have which is the TAP's.
+//! The virtio-net header that a TAP or a packet socket puts in front of a frame (virtio 1.2 §5.1.6): offload facts as a
+//! kernel says them, little-endian. What the facts mean is the core's; who may have which is the link's.
 
 use vswitch_core::Offload;
 use vswitch_core::offload::{self, Checksum, Gso, GsoKind};
+use vswitch_core::wire::ip::Tcp;
 
 /// Its length in bytes, without the count of merged buffers.
 pub(super) const LEN: usize = 10;
@@ -70,6 +71,26 @@ pub(super) fn header(owed: Offload, cwr: bool) -> [u8; LEN] {
         offset_low,
         offset_high,
     ]
+}
+
+/// The header of a frame of `pieces` that owes `owed`.
+pub(super) fn header_of<'a>(owed: Offload, pieces: impl Iterator<Item = &'a [u8]>) -> [u8; LEN] {
+    header(owed, owed.gso.is_some() && has_cwr(pieces, owed))
+}
+
+/// Whether a TCP superframe that owes its checksum has CWR set.
+fn has_cwr<'a>(pieces: impl Iterator<Item = &'a [u8]>, owed: Offload) -> bool {
+    let tcp = owed.gso.is_some_and(|gso| gso.kind != GsoKind::Udp);
+    let Some(checksum) = owed.checksum.filter(|_| tcp) else { return false };
+    // The flags, from the header's first byte (RFC 9293 §3.1).
+    let mut at = usize::from(checksum.start) + 13;
+    for piece in pieces {
+        match piece.get(at) {
+            Some(flags) => return flags & Tcp::CWR != 0,
+            None => at -= piece.len(),
+        }
+    }
+    false
 }
 
 #[cfg(test)]

@@ -2,23 +2,26 @@
 //!
 //! It answers packets that do not fit the way to a peer (ICMP fragmentation needed, ICMPv6 packet too big) and, in the
 //! place of stations that are known, questions where an address is (ARP, neighbour discovery); it tells control whose
-//! addresses it saw; it announces stations that have come; it asks peers whether they live, and answers them. Bounded
+//! addresses it saw; it finds out who listens to which multicast group; it announces stations that have come; it asks peers whether they live, and answers them. Bounded
 //! and limited per port: a full queue costs answers, never frames. Not here: deciding which frames come (that is the
 //! core), who is known (that is control).
 
 mod announce;
 mod counters;
+mod messages;
 mod neigh;
 mod path_mtu;
 mod peers;
 mod probe;
 mod prober;
+mod snooping;
 mod thread;
 mod too_big;
 
 pub use counters::{SlowCounters, SlowCounts};
 pub use neigh::{Question, Refusal, Seen, announcement, read};
 pub use prober::{Output, PeerState, ProbePeer, Prober, Random, Status};
+pub use snooping::{GroupEntry, SnoopedBridge, SnoopedPort};
 pub use too_big::too_big;
 
 use crate::datapath::{Event, Injector, PortLink, Punted};
@@ -27,11 +30,14 @@ use crossbeam_channel::{Sender, bounded};
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use thread::Thread;
 use vswitch_core::Mac;
 
 /// Commands that may wait; more make control wait, which the thread never does.
 const COMMANDS: usize = 256;
+/// How long control waits for an answer; the thread waits for nobody.
+const ANSWER: Duration = Duration::from_secs(2);
 
 /// What the thread works with.
 pub struct Parts {
@@ -60,6 +66,12 @@ enum Command {
     Suspect(IpAddr),
     /// See [`SlowPath::heard`].
     Heard(Vec<IpAddr>),
+    /// See [`SlowPath::set_snooping`].
+    Snooping(Vec<SnoopedBridge>),
+    /// See [`SlowPath::flush_groups`].
+    FlushGroups(Option<u8>),
+    /// See [`SlowPath::groups`].
+    Groups(Sender<Vec<GroupEntry>>),
 }
 
 /// The thread, for control. It ends when this is dropped, or when there are no more workers.
@@ -109,6 +121,25 @@ impl SlowPath {
     /// Frames came from these peers since the last call: they need not be asked for a while.
     pub fn heard(&self, peers: Vec<IpAddr>) {
         self.tell(Command::Heard(peers));
+    }
+
+    /// These bridges snoop, and no others. What is known of one stays, as far as its ports do.
+    pub fn set_snooping(&self, bridges: Vec<SnoopedBridge>) {
+        self.tell(Command::Snooping(bridges));
+    }
+
+    /// Forgets who joined which group and where routers are, in this bridge or in all.
+    pub fn flush_groups(&self, bridge: Option<u8>) {
+        self.tell(Command::FlushGroups(bridge));
+    }
+
+    /// Who joined which group, and where routers are, bridge by bridge: groups first, the one heard of longest ago in
+    /// front. None where the thread does not answer.
+    #[must_use]
+    pub fn groups(&self) -> Vec<GroupEntry> {
+        let (reply, answer) = bounded(1);
+        self.tell(Command::Groups(reply));
+        answer.recv_timeout(ANSWER).unwrap_or_default()
     }
 
     /// A thread that has ended has nobody left to serve.

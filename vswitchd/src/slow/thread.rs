@@ -8,8 +8,9 @@ use super::announce::Announcements;
 use super::counters::SlowCounters;
 use super::neigh::{Question, read};
 use super::peers::Peers;
-use super::{Command, Parts, too_big};
-use crate::datapath::{Event, Injector, Neigh, PortLink, Punted, TooBig, clock};
+use super::snooping::Snooper;
+use super::{Command, Parts, messages, too_big};
+use crate::datapath::{Event, Injector, Neigh, PortLink, Punted, Snooped, TooBig, clock};
 use crate::link::{Link as _, Scratch, Sent};
 use crate::observe::Directory;
 use crossbeam_channel::{Receiver, Select, Sender, TryRecvError};
@@ -36,6 +37,13 @@ struct Rate {
 const TOO_BIG_RATE: Rate = Rate { burst: 50, refill: Duration::from_millis(10) };
 /// A node that boots asks for all its neighbours.
 const NEIGH_RATE: Rate = Rate { burst: 500, refill: Duration::from_millis(1) };
+
+/// A host that comes up reports all its groups, a few in a frame.
+const SNOOP_RATE: Rate = Rate { burst: 500, refill: Duration::from_millis(1) };
+/// How long control is left alone after it was told who listens to what, and how much longer for each that does: what it
+/// makes of it is read by all workers.
+const QUIET: Duration = Duration::from_millis(100);
+const QUIET_EACH: Duration = Duration::from_micros(10);
 
 /// How much a port may still ask.
 #[derive(Clone, Copy, Debug)]
@@ -114,6 +122,12 @@ pub(super) struct Thread {
     counters: Arc<SlowCounters>,
     too_big: Allowances,
     neigh: Allowances,
+    snoop: Allowances,
+    snooper: Snooper,
+    /// From when on control is to be told of groups; `None`: it knows them.
+    groups_due: Option<Instant>,
+    /// Until when it is left alone.
+    quiet_until: Instant,
     announcements: Announcements,
     peers: Peers,
     out: Out,
@@ -136,6 +150,10 @@ impl Thread {
             counters,
             too_big: Allowances::new(TOO_BIG_RATE),
             neigh: Allowances::new(NEIGH_RATE),
+            snoop: Allowances::new(SNOOP_RATE),
+            snooper: Snooper::default(),
+            groups_due: None,
+            quiet_until: Instant::ZERO,
             announcements: Announcements::default(),
             peers: Peers::new(clock::now(), random),
             out: Out { batch: Batch::new(1), tx: TxList::new(), scratch: Scratch::default() },
@@ -169,6 +187,14 @@ impl Thread {
         }
         self.peers.do_due(now, &mut self.out);
         self.told |= self.peers.tell(&self.events);
+        for _ in 0..SHARE {
+            let Some(heard) = next(&self.punted.snooped)? else { break };
+            self.hear_snooped(&heard, now);
+            busy = true;
+        }
+        let expired = self.snooper.expire(now);
+        self.note_groups(expired, now);
+        self.tell_groups(now);
         while self.injector.has_room()
             && let Some((link, frame)) = self.announcements.next(now)
         {
@@ -201,13 +227,15 @@ impl Thread {
         select.recv(&self.punted.probes);
         select.recv(&self.commands);
         select.recv(&self.punted.too_big);
+        select.recv(&self.punted.snooped);
         if has_room {
             select.recv(&self.punted.neigh);
         }
         let room = (!has_room).then(|| now.after(ROOM));
         let said = self.announcements.next_due(now).filter(|_| has_room);
         // What is ready is looked for by whoever reads it.
-        match [room, said, self.peers.next_due(now)].into_iter().flatten().min() {
+        let dues = [room, said, self.peers.next_due(now), self.snooper.next_due(), self.groups_due];
+        match dues.into_iter().flatten().min() {
             Some(due) => drop(select.ready_timeout(due.since(now))),
             None => drop(select.ready()),
         }
@@ -221,6 +249,16 @@ impl Thread {
             Command::Peers(peers) => self.peers.set(peers),
             Command::Suspect(peer) => self.peers.suspect(now, peer),
             Command::Heard(peers) => self.peers.heard(peers),
+            Command::Snooping(bridges) => {
+                let changed = self.snooper.set(bridges);
+                self.note_groups(changed, now);
+            }
+            Command::FlushGroups(bridge) => {
+                let changed = self.snooper.flush(bridge);
+                self.note_groups(changed, now);
+            }
+            // Whoever does not wait any more has no use for it.
+            Command::Groups(reply) => drop(reply.try_send(self.snooper.list(now))),
         }
     }
 
@@ -233,6 +271,38 @@ impl Thread {
         {
             self.counters.too_big();
         }
+    }
+
+    /// Notes who listens to what.
+    fn hear_snooped(&mut self, heard: &Snooped, now: Instant) {
+        if !self.snoop.take(heard.port, now) {
+            return;
+        }
+        let mut changed = false;
+        messages::read(&heard.frame, heard.owed, |said| {
+            changed |= self.snooper.hear(now, heard.segment, heard.port, said);
+        });
+        self.note_groups(changed, now);
+    }
+
+    /// What is `changed` is told as soon as control is not left alone any more.
+    fn note_groups(&mut self, changed: bool, now: Instant) {
+        if changed && self.groups_due.is_none() {
+            self.groups_due = Some(self.quiet_until.max(now));
+        }
+    }
+
+    /// Tells control who listens to what, if that is due. If it has no room, it is told a little later.
+    fn tell_groups(&mut self, now: Instant) {
+        if self.groups_due.is_none_or(|due| due > now) {
+            return;
+        }
+        let groups = Arc::new(self.snooper.groups());
+        let told = self.events.try_send(Event::Groups(groups)).is_ok();
+        let each = QUIET_EACH.saturating_mul(u32::try_from(self.snooper.len()).unwrap_or(u32::MAX));
+        self.quiet_until = now.after(QUIET + each);
+        self.told |= told;
+        self.groups_due = (!told).then_some(self.quiet_until);
     }
 
     /// Notes what a frame says, and answers what it asks or gives it back: a switch carries what it does not believe, too.

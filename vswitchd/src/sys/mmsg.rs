@@ -30,6 +30,8 @@ pub struct Message {
     pub truncated: bool,
     /// Bytes of each datagram in it, the last may have fewer (UDP_GRO); `None` when it is one datagram.
     pub segment: Option<usize>,
+    /// The VLAN tag that the kernel took out of it, as it was: TPID, then TCI (PACKET_AUXDATA).
+    pub tag: Option<[u8; 4]>,
 }
 
 /// What one call received.
@@ -49,7 +51,8 @@ impl Messages {
     }
 }
 
-/// Room for the control messages of one message, aligned as `cmsghdr` wants it: a `u32` and an `int` in, a `u16` out.
+/// Room for the control messages of one message, aligned as `cmsghdr` wants it: a `u32` and an `int`, or a `u32` and a
+/// `tpacket_auxdata`, in; a `u16` out.
 #[derive(Clone, Copy)]
 #[repr(C, align(8))]
 struct Control([u8; 64]);
@@ -99,7 +102,7 @@ pub fn receive(socket: BorrowedFd<'_>, buffers: &mut [&mut [u8]]) -> io::Result<
         )
     })?;
     let len = usize::try_from(got).unwrap_or(0).min(wanted);
-    let nothing = Message { len: 0, from: None, truncated: false, segment: None };
+    let nothing = Message { len: 0, from: None, truncated: false, segment: None, tag: None };
     let mut messages = Messages { got: [nothing; MESSAGES], len, lost: None };
     for (i, header) in headers.iter().take(len).enumerate() {
         let told = told(&header.msg_hdr);
@@ -108,6 +111,7 @@ pub fn receive(socket: BorrowedFd<'_>, buffers: &mut [&mut [u8]]) -> io::Result<
             from: names[i].get(),
             truncated: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
             segment: told.segment,
+            tag: told.tag,
         };
         messages.lost = told.lost.or(messages.lost);
     }
@@ -119,6 +123,21 @@ pub fn receive(socket: BorrowedFd<'_>, buffers: &mut [&mut [u8]]) -> io::Result<
 struct Told {
     lost: Option<u32>,
     segment: Option<usize>,
+    tag: Option<[u8; 4]>,
+}
+
+/// TPID of a tag of which the kernel does not say it: IEEE 802.1Q's.
+const TPID_CTAG: u16 = 0x8100;
+
+/// The tag of `packet`, if one was taken out of it.
+fn tag_of(packet: libc::tpacket_auxdata) -> Option<[u8; 4]> {
+    if packet.tp_status & libc::TP_STATUS_VLAN_VALID == 0 {
+        return None;
+    }
+    let says = packet.tp_status & libc::TP_STATUS_VLAN_TPID_VALID != 0;
+    let [a, b] = if says { packet.tp_vlan_tpid } else { TPID_CTAG }.to_be_bytes();
+    let [c, d] = packet.tp_vlan_tci.to_be_bytes();
+    Some([a, b, c, d])
 }
 
 fn told(header: &libc::msghdr) -> Told {
@@ -138,6 +157,11 @@ fn told(header: &libc::msghdr) -> Told {
                 // SAFETY: this message's data is one int; CMSG_DATA need not be aligned for it.
                 let segment = unsafe { libc::CMSG_DATA(at).cast::<libc::c_int>().read_unaligned() };
                 told.segment = usize::try_from(segment).ok().filter(|segment| *segment > 0);
+            }
+            (libc::SOL_PACKET, libc::PACKET_AUXDATA) => {
+                // SAFETY: this message's data is one tpacket_auxdata; CMSG_DATA need not be aligned for it.
+                let packet = unsafe { libc::CMSG_DATA(at).cast::<libc::tpacket_auxdata>().read_unaligned() };
+                told.tag = tag_of(packet);
             }
             _ => {}
         }
@@ -264,8 +288,8 @@ impl<'a> Run<'a> {
     }
 
     /// Sends the messages from the `first`th on and returns how many of them the kernel took, at least one; an
-    /// error is the first one's. Never waits.
-    pub fn send(&self, first: usize, socket: BorrowedFd<'_>, to: &SocketName) -> io::Result<usize> {
+    /// error is the first one's. `None` sends to where `socket` is bound. Never waits.
+    pub fn send(&self, first: usize, socket: BorrowedFd<'_>, to: Option<&SocketName>) -> io::Result<usize> {
         let mut headers = [NO_HEADER; MESSAGES];
         let mut controls = [Control([0; 64]); MESSAGES];
         let messages = self.all().iter().enumerate().skip(first);
@@ -273,8 +297,10 @@ impl<'a> Run<'a> {
         for (((i, message), header), control) in messages.zip(&mut headers).zip(&mut controls) {
             let pieces = self.pieces_of(i, message);
             let header = &mut header.msg_hdr;
-            header.msg_name = std::ptr::from_ref(to).cast_mut().cast();
-            header.msg_namelen = to.len();
+            if let Some(to) = to {
+                header.msg_name = std::ptr::from_ref(to).cast_mut().cast();
+                header.msg_namelen = to.len();
+            }
             // An IoSlice is an iovec (std's promise on Unix).
             header.msg_iov = pieces.as_ptr().cast_mut().cast();
             header.msg_iovlen = pieces.len();
@@ -283,7 +309,7 @@ impl<'a> Run<'a> {
             }
             vlen += 1;
         }
-        // SAFETY: the first `vlen` headers each describe a live name, live pieces (borrowed for 'a, which outlives
+        // SAFETY: the first `vlen` headers each describe a live name or none, live pieces (borrowed for 'a, which outlives
         // self) and a live control area or none; sendmmsg only reads them, and writes only `msg_len` in `headers`.
         let sent = check(unsafe {
             libc::sendmmsg(socket.as_raw_fd(), headers.as_mut_ptr(), vlen, libc::MSG_DONTWAIT)

@@ -7,12 +7,14 @@
 #![allow(unsafe_code, reason = "system calls that std does not offer; every other room is safe")]
 
 pub mod address;
+pub mod ethtool;
 pub mod event;
 pub mod lock;
 pub mod mmsg;
 pub mod netlink;
 pub mod netns;
 pub mod nftables;
+pub mod packet;
 pub mod process;
 pub mod random;
 pub mod rights;

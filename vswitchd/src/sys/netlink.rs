@@ -3,8 +3,10 @@
 //! A [`Netlink`] speaks to the namespace it was opened in, from whatever thread. Every request waits for the
 //! kernel's answer; an error carries the kernel's errno. What a TAP should look like is decided elsewhere.
 
+mod facts;
 mod route;
 
+pub use facts::Facts;
 pub use route::Route;
 
 use super::netns;
@@ -113,13 +115,17 @@ impl Netlink {
     }
 
     fn named(&mut self, attributes: Vec<LinkAttribute>) -> io::Result<Option<Interface>> {
+        Ok(self.link(attributes)?.as_ref().map(describe))
+    }
+
+    fn link(&mut self, attributes: Vec<LinkAttribute>) -> io::Result<Option<LinkMessage>> {
         let mut message = LinkMessage::default();
         message.attributes = attributes;
         message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
         let mut found = None;
         let asked = self.request(RouteNetlinkMessage::GetLink(message), NLM_F_ACK, |answer| {
             if let RouteNetlinkMessage::NewLink(link) = answer {
-                found = Some(describe(&link));
+                found = Some(link);
             }
         });
         match asked {

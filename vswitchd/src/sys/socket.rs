@@ -75,6 +75,55 @@ pub fn never_fragment(socket: &OwnedFd, address: IpAddr) -> io::Result<()> {
     }
 }
 
+/// Lets the kernel fragment what `socket` sends wherever it is too large: IPv4 without DF.
+pub fn allow_fragments(socket: &OwnedFd) -> io::Result<()> {
+    set(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DONT)
+}
+
+/// The DS field and ECN of all packets that `socket`, of `address`'s family, sends (IP_TOS, IPV6_TCLASS).
+pub fn set_tos(socket: &OwnedFd, address: IpAddr, tos: u8) -> io::Result<()> {
+    match address {
+        IpAddr::V4(_) => set(socket, libc::IPPROTO_IP, libc::IP_TOS, tos.into()),
+        IpAddr::V6(_) => set(socket, libc::IPPROTO_IPV6, libc::IPV6_TCLASS, tos.into()),
+    }
+}
+
+/// The TTL, or hop limit, of all unicast packets that `socket`, of `address`'s family, sends: 1..=255.
+pub fn set_ttl(socket: &OwnedFd, address: IpAddr, ttl: u8) -> io::Result<()> {
+    match address {
+        IpAddr::V4(_) => set(socket, libc::IPPROTO_IP, libc::IP_TTL, ttl.into()),
+        IpAddr::V6(_) => set(socket, libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS, ttl.into()),
+    }
+}
+
+/// Sends UDP over IPv4 without a checksum (SO_NO_CHECK).
+pub fn leave_out_checksums(socket: &OwnedFd) -> io::Result<()> {
+    set(socket, libc::SOL_SOCKET, libc::SO_NO_CHECK, 1)
+}
+
+/// The MTU of the path from `local`, or any address of this node, to `remote` as the kernel knows it (IP_MTU,
+/// IPV6_MTU), in bytes of IP packet. An error where there is no route.
+pub fn path_mtu(local: Option<IpAddr>, remote: SocketAddr) -> io::Result<u32> {
+    let socket = udp(remote.ip())?;
+    if let Some(local) = local {
+        bind(&socket, SocketAddr::new(local, 0))?;
+    }
+    let name = SocketName::from(remote);
+    // SAFETY: `name` is an initialised socket address of `name.len()` bytes and outlives the call.
+    check(unsafe { libc::connect(socket.as_raw_fd(), (&raw const name).cast(), name.len()) })?;
+    let (level, option) = match remote {
+        SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_MTU),
+        SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_MTU),
+    };
+    let mut mtu: libc::c_int = 0;
+    let mut len = len_of::<libc::c_int>();
+    // SAFETY: the kernel writes at most `len` bytes into `mtu`, and how many into `len`.
+    check(unsafe {
+        libc::getsockopt(socket.as_raw_fd(), level, option, (&raw mut mtu).cast(), &raw mut len)
+    })?;
+    u32::try_from(mtu).map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
 /// Asks for `bytes` of receive queue, beyond the system's limit where we may (SO_RCVBUFFORCE).
 pub fn set_receive_queue(socket: &OwnedFd, bytes: u32) -> io::Result<()> {
     let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);

@@ -3,6 +3,8 @@
 //! `unshare -Urnm`. Not here: any check.
 #![allow(dead_code, reason = "each test file uses its part of it")]
 
+pub(crate) mod wire;
+
 use std::net::UdpSocket;
 use std::os::fd::BorrowedFd;
 use std::path::Path;

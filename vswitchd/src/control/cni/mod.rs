@@ -17,7 +17,7 @@ use super::rpc::{Failed, RpcError};
 use super::state::StateError;
 use crate::config::{Config, PortConfig};
 use crate::ipam::Book;
-use crate::link::{Source, Tap, open_or_adopt};
+use crate::link::{AnyLink, Source, open_or_adopt};
 use crate::observe::log;
 use crate::sys::netns;
 use serde_json::Value;
@@ -40,7 +40,7 @@ pub(super) struct Cni {
     journal: Journal,
     file: JournalFile,
     /// Interfaces that are made and not yet behind a port, by the port's name.
-    made: BTreeMap<String, Tap>,
+    made: BTreeMap<String, AnyLink>,
     /// Packet rules of the host for its own ports in the segments.
     pub(super) nat: Nat,
 }
@@ -177,12 +177,13 @@ impl Control {
     ///
     /// # Errors
     /// There is none: why. It cannot be made here.
-    pub(super) fn attached_interface(&mut self, name: &str) -> Result<Tap, String> {
-        if let Some(tap) = self.cni.made.remove(name) {
-            return Ok(tap);
+    pub(super) fn attached_interface(&mut self, name: &str) -> Result<AnyLink, String> {
+        if let Some(link) = self.cni.made.remove(name) {
+            return Ok(link);
         }
         let descriptor = self.kept.take(name).ok_or(LOST)?;
         open_or_adopt(Source::Adopt(descriptor))
+            .map(AnyLink::Tap)
             .inspect(|_| log::info("port adopted", &[("port", &name)]))
             .map_err(|error| {
                 self.keeper.forget(name);

@@ -125,7 +125,7 @@ impl Control {
             self.keeper.forget(&attachment.port);
             return Err(error);
         }
-        self.cni.made.insert(attachment.port.clone(), made.tap);
+        self.cni.made.insert(attachment.port.clone(), made.link);
         self.reconcile(false, &BTreeSet::new()).map_err(|error| RpcError::of(&error))?;
         let interface = attachment.gateway.as_ref().and_then(|gateway| gateway.interface.as_deref());
         let trouble = interface.and_then(|interface| {

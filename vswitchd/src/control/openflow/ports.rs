@@ -3,7 +3,7 @@
 //! Not here: bytes, and how numbers are given (see `control/ovs`).
 
 use super::super::daemon::Control;
-use super::super::ovs::statistics_of;
+use super::super::ovs::{System, statistics_of};
 use super::super::running::RunningPort;
 use super::codec::{PortDesc, PortMod, PortStats, Refusal};
 use super::{Count, Facts};
@@ -36,9 +36,10 @@ impl Control {
     /// What is known of a bridge and its ports.
     pub(super) fn port_facts(&self, bridge: &str) -> Facts {
         let counters = self.counters().unwrap_or_default();
+        let system = System::look();
         let ports = self.numbered(bridge);
         let desc = |(number, name, port): &(u16, &str, &RunningPort)| {
-            let report = self.interface_report(port);
+            let report = self.interface_report(port, &system);
             PortDesc {
                 number: *number,
                 name: (*name).to_owned(),

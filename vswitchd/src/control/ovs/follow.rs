@@ -10,6 +10,7 @@ use crate::config::{PortConfig, PortKind, TunnelConfig};
 use crate::observe::log;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use vswitch_core::port::Segment;
 use vswitch_core::{Instant, Vni};
 
 /// By what a datagram finds its tunnel: two that are alike cannot be told apart.
@@ -69,12 +70,24 @@ impl Control {
         }
     }
 
-    /// Room in the MAC table for what each bridge may hold.
+    /// Room in the MAC table for what each bridge may hold, and its own limit and ageing.
     pub(in super::super) fn follow_bridges(&mut self) {
         let wanted = self.ovs.bridges.values().map(|bridge| bridge.config.mac_limit);
         let wanted = wanted.fold(self.file.mac_table.limit, u32::saturating_add).min(MAC_LIMIT);
         if self.running.macs.limit() < wanted {
             self.replace_mac_table(wanted);
+        } else if self.ovs.changed {
+            self.tune_bridges();
+        }
+    }
+
+    /// Gives the entries of each bridge of the database their limit and ageing, and none to numbers without a bridge.
+    pub(in super::super) fn tune_bridges(&self) {
+        for number in 1..Segment::BRIDGES {
+            let bridge = self.ovs.bridges.values().find(|bridge| bridge.number == number);
+            let limits = bridge.map(|bridge| (bridge.config.mac_limit, bridge.config.mac_ageing));
+            let (limit, ageing) = limits.unzip();
+            self.running.macs.set_bridge(number, limit, ageing);
         }
     }
 
@@ -99,5 +112,10 @@ impl PortConfig {
             PortKind::Vxlan(tunnel) => Some(tunnel),
             _ => None,
         }
+    }
+
+    /// Whether something of the operating system's is opened for it.
+    pub(in super::super) const fn has_interface(&self) -> bool {
+        matches!(self.kind, PortKind::Tap | PortKind::Internal | PortKind::System)
     }
 }

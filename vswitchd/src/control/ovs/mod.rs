@@ -7,11 +7,11 @@ mod follow;
 mod ofports;
 mod report;
 
+pub(super) use ofports::OFPP_LOCAL;
+pub(super) use report::{System, statistics_of};
+
 use super::openflow::FlowTable;
 use super::rpc::Failed;
-pub(super) use ofports::OFPP_LOCAL;
-pub(super) use report::statistics_of;
-
 use super::source::ovsdb::{Ovsdb, Wish};
 use crate::config::{BridgeConfig, PortConfig};
 use crate::datapath::clock;
@@ -37,6 +37,11 @@ pub(super) struct Ovs {
     pub(super) changed: bool,
     /// What was not as it was wished at the last look.
     pub(super) failed: Vec<Failed>,
+    /// Interfaces by name: their number in the system, and how often their carrier had changed when they were first
+    /// seen.
+    carriers: BTreeMap<String, (u32, u64)>,
+    /// The least MTU of the existing interfaces on each bridge, where there are any.
+    mtus: BTreeMap<String, u16>,
     next_report: Instant,
     next_statistics: Instant,
     /// Counters of ports as they were last read.
@@ -68,6 +73,8 @@ impl Default for Ovs {
             awaited: false,
             changed: false,
             failed: Vec::new(),
+            carriers: BTreeMap::new(),
+            mtus: BTreeMap::new(),
             next_report: Instant::ZERO,
             next_statistics: Instant::ZERO,
             statistics: BTreeMap::new(),
@@ -82,6 +89,12 @@ impl Ovs {
             None => Some(0),
             Some(name) => self.bridges.get(name).map(|bridge| bridge.number),
         }
+    }
+
+    /// The MTU of internal ports of `bridge` of which nothing is said: the least of its existing interfaces, as Open
+    /// vSwitch has it.
+    pub(super) fn mtu_of(&self, bridge: &str) -> u16 {
+        self.mtus.get(bridge).copied().unwrap_or(1500)
     }
 
     /// The bridges as the core takes them, by number, the file's, 0, as one of which nothing is said.
@@ -110,7 +123,7 @@ impl Ovs {
         bridges
     }
 
-    /// Takes `wish` as what is wished from now on; whether the bridges changed, and which are gone or new, by number.
+    /// Takes `wish` as what is wished from now on; whether the bridges changed.
     pub(super) fn take(&mut self, wish: Wish, mac_of: impl Fn(&PortConfig) -> Mac) -> bool {
         self.wish = wish;
         let before: Vec<_> = self.bridges.iter().map(|(name, b)| (name.clone(), b.config.clone())).collect();

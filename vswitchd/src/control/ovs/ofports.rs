@@ -32,12 +32,12 @@ impl Ovs {
                 }
             }
             let said = |name: &str| self.wish.ofports.get(name).copied().unwrap_or_default();
-            let choices: [&dyn Fn(&str) -> Option<u16>; 3] =
-                [&|name| said(name).request, &|name| old.get(name).copied(), &|name| said(name).before];
-            for choice in choices {
+            let choices = |name: &str| [said(name).request, old.get(name).copied(), said(name).before];
+            // Of all ports the first choices, then the second.
+            for turn in 0..3 {
                 left.retain(|name| {
-                    let wanted = choice(name).filter(|number| (1..=MAX).contains(number));
-                    match wanted {
+                    let wanted = choices(name)[turn];
+                    match wanted.filter(|number| (1..=MAX).contains(number)) {
                         Some(number) if taken.insert(number) => {
                             self.ofports.insert((*name).to_owned(), number);
                             false
@@ -51,5 +51,37 @@ impl Ovs {
                 self.ofports.insert(name.to_owned(), number);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{PortConfig, PortKind};
+    use crate::control::source::ovsdb::OfportWish;
+
+    /// The numbers of these ports of one bridge, each with what is asked for and what the database says it had.
+    fn numbers(ovs: &mut Ovs, ports: &[(&str, Option<u16>, Option<u16>)]) -> Vec<u16> {
+        let port = |(name, ..): &(&str, _, _)| PortConfig::of_bridge("br1", name, PortKind::Internal);
+        ovs.wish.ports = ports.iter().map(port).collect();
+        let said = |(name, request, before): &(&str, Option<u16>, Option<u16>)| {
+            ((*name).to_owned(), OfportWish { request: *request, before: *before })
+        };
+        ovs.wish.ofports = ports.iter().map(said).collect();
+        ovs.number_ports();
+        ports.iter().map(|(name, ..)| ovs.ofports[*name]).collect()
+    }
+
+    #[test]
+    fn a_port_keeps_its_number_until_another_asks_for_it() {
+        let mut ovs = Ovs::default();
+        let local = ("br1", None, None);
+        assert_eq!(numbers(&mut ovs, &[local, ("a", None, None), ("b", None, Some(7))]), [OFPP_LOCAL, 1, 7]);
+        // What it has counts for more than what the database says it had.
+        assert_eq!(numbers(&mut ovs, &[("a", None, Some(9)), ("b", None, None)]), [1, 7]);
+        assert_eq!(numbers(&mut ovs, &[("a", None, None), ("c", Some(1), None)]), [2, 1]);
+        // Two that ask for one number: the first has it; one beyond the range is not had.
+        assert_eq!(numbers(&mut ovs, &[("x", Some(5), None), ("y", Some(5), None)]), [5, 1]);
+        assert_eq!(numbers(&mut ovs, &[("z", Some(0xff00), Some(0))]), [1]);
     }
 }

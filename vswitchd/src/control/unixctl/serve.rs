@@ -4,8 +4,9 @@
 //! Whoever sends what the protocol does not know, keeps half a request to itself or leaves an answer unread is
 //! disconnected, as is whoever was idle longest when there are too many. Not here: what the commands mean.
 
+use super::super::objects::Objects;
 use super::place::Socket;
-use super::wire::{self, Malformed, Pieces, Wire};
+use super::wire::{self, MAX_DEPTH, MAX_REQUEST_LEN, Wire};
 use crate::datapath::clock;
 use crate::sys::socket::peer_credentials;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
@@ -131,7 +132,7 @@ impl Drop for Serving {
 
 struct Client {
     stream: UnixStream,
-    pieces: Pieces,
+    pieces: Objects,
     /// The id of the request that the control thread has.
     asking: Option<Value>,
     /// What it has not taken yet.
@@ -166,11 +167,11 @@ impl Client {
 
     /// The next request, read as far as that takes; `None` when there is none yet.
     fn next(&mut self) -> io::Result<Option<Wire>> {
-        let malformed = |Malformed| io::Error::from(ErrorKind::InvalidData);
+        let malformed = || io::Error::from(ErrorKind::InvalidData);
         let mut chunk = [0; 16 * 1024];
         loop {
-            if let Some(object) = self.pieces.next().map_err(malformed)? {
-                return Wire::parse(&object).map(Some).map_err(malformed);
+            if let Some(object) = self.pieces.next().map_err(|_| malformed())? {
+                return Wire::parse(&object).map(Some).map_err(|_| malformed());
             }
             match self.stream.read(&mut chunk) {
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
@@ -287,7 +288,7 @@ impl Server {
         if self.poll.registry().register(&mut stream, Token(number), interest).is_ok() {
             let client = Client {
                 stream,
-                pieces: Pieces::default(),
+                pieces: Objects::new(MAX_REQUEST_LEN, MAX_DEPTH),
                 asking: None,
                 unsent: Vec::new(),
                 since: clock::now(),

@@ -3,7 +3,7 @@
 //! Not here: staying with it (see `control/source/ovsdb`).
 
 use super::MAX_LEN;
-use crate::control::source::ovsdb::{Atom, Database, Datum, Row};
+use crate::control::source::ovsdb::{Atom, Database, Datum, Remote, Row};
 use serde_json::{Deserializer, Value, json};
 use std::io::{self, BufReader, ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -13,26 +13,19 @@ use std::time::Duration;
 /// The tables that say how a switch is wished to be. Every version of the schema has them.
 const TABLES: [&str; 7] = ["Open_vSwitch", "Bridge", "Port", "Interface", "Mirror", "QoS", "Queue"];
 
-/// Whether `remote` has the form of an address of a server; in words, what is wrong with it.
-pub(super) fn check(remote: &str) -> Result<(), String> {
-    match remote.split_once(':') {
-        Some(("unix", path)) if !path.is_empty() => Ok(()),
-        Some(("tcp", at)) if at.contains(':') => Ok(()),
-        _ => Err(format!("--db is {remote:?}; unix:PATH or tcp:HOST:PORT is expected")),
-    }
-}
-
 trait Stream: Read + Write {}
 impl<T: Read + Write> Stream for T {}
 
-fn connect(remote: &str, timeout: Duration) -> io::Result<Box<dyn Stream>> {
-    if let Some(path) = remote.strip_prefix("unix:") {
-        let stream = UnixStream::connect(path)?;
-        stream.set_read_timeout(Some(timeout))?;
-        stream.set_write_timeout(Some(timeout))?;
-        return Ok(Box::new(stream));
-    }
-    let at = remote.strip_prefix("tcp:").unwrap_or(remote);
+fn connect(remote: &Remote, timeout: Duration) -> io::Result<Box<dyn Stream>> {
+    let at = match remote {
+        Remote::Unix(path) => {
+            let stream = UnixStream::connect(path)?;
+            stream.set_read_timeout(Some(timeout))?;
+            stream.set_write_timeout(Some(timeout))?;
+            return Ok(Box::new(stream));
+        }
+        Remote::Tcp(at) => at,
+    };
     let mut last = io::Error::from(ErrorKind::NotFound);
     for address in at.to_socket_addrs()? {
         match TcpStream::connect_timeout(&address, timeout) {
@@ -51,7 +44,7 @@ fn connect(remote: &str, timeout: Duration) -> io::Result<Box<dyn Stream>> {
 ///
 /// # Errors
 /// A sentence.
-pub(super) fn fetch(remote: &str, timeout: Duration) -> Result<Database, String> {
+pub(super) fn fetch(remote: &Remote, timeout: Duration) -> Result<Database, String> {
     let lost =
         |error: &dyn std::fmt::Display| format!("the database server at {remote} does not answer: {error}");
     let mut stream = connect(remote, timeout).map_err(|error| lost(&error))?;

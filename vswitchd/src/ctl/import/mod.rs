@@ -14,7 +14,7 @@ mod unsaid;
 use super::client::Failure;
 use super::{EXIT_FAILED, say, say_cause};
 use crate::config::{Config, PortConfig, PortKind};
-use crate::control::source::ovsdb::{Database, Wish, read};
+use crate::control::source::ovsdb::{Database, NotARemote, Remote, Wish, read};
 use std::fs::OpenOptions;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -43,8 +43,8 @@ pub(super) struct Order {
 
 #[derive(Debug, PartialEq, Eq)]
 enum From {
-    /// A running server, `unix:PATH` or `tcp:HOST:PORT`.
-    Server(String),
+    /// A running server.
+    Server(Remote),
     /// What `ovsdb-client dump` or `ovs-vsctl show` printed; `-` for standard input.
     File(PathBuf),
 }
@@ -79,13 +79,12 @@ impl Options {
         let from = match (self.db, self.file) {
             (Some(_), Some(_)) => return Err("--db and --file are given; one of them is allowed".to_owned()),
             (Some(remote), None) => {
-                live::check(&remote)?;
-                From::Server(remote)
+                From::Server(remote.parse().map_err(|error: NotARemote| format!("--db: {error}"))?)
             }
             (None, Some(file)) => From::File(file),
             (None, None) => {
                 let rundir = rundir.unwrap_or_else(|| Path::new("/run/openvswitch"));
-                From::Server(format!("unix:{}", rundir.join("db.sock").display()))
+                From::Server(Remote::Unix(rundir.join("db.sock")))
             }
         };
         Ok(Order { from, bridge: self.bridge, output: self.output, timeout })

@@ -15,10 +15,12 @@ mod updates;
 mod words;
 mod write;
 
+pub use framing::{Framing, Garbled};
 pub use read::read;
 pub(crate) use read::{Columns, short};
 pub use remote::{NotARemote, Remote};
 pub use replica::{Atom, Database, Datum, Operation, Row, Uuid};
+pub use session::{Known, Session, SessionError};
 pub use thread::{Ovsdb, Status};
 pub use words::{BridgeReport, InterfaceReport, OfportWish, Report, Wish};
 pub use write::write;

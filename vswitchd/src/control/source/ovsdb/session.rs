@@ -4,7 +4,7 @@
 //! in transactions that count only while the lock is ours. Not here: the stream, and waiting for it.
 
 use super::framing::Garbled;
-use super::replica::{Database, Operation};
+use super::replica::{Atom, Database, Datum, Operation};
 use super::schema::Schema;
 use super::updates::{Form, apply};
 use super::words::{Report, Wish};
@@ -20,7 +20,7 @@ const TRIES: u32 = 3;
 
 /// Why a conversation is over.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum SessionError {
+pub enum SessionError {
     /// What came is no message.
     #[error(transparent)]
     Garbled(#[from] Garbled),
@@ -64,24 +64,27 @@ impl Monitor {
 
 /// What outlives a conversation: rows as they were last told, and up to where.
 #[derive(Debug, Default)]
-pub(super) struct Known {
+pub struct Known {
     database: Database,
+    /// The server's name for the newest change that was told, and the version of the schema it was told by.
     last: Option<String>,
+    version: String,
+    /// The wish that was made of it last.
+    wish: Option<Wish>,
 }
 
 /// A conversation.
 #[derive(Debug)]
-pub(super) struct Session {
+pub struct Session {
     known: Known,
     schema: Schema,
     monitor: Monitor,
     /// All rows have been told.
-    pub(super) monitored: bool,
+    pub monitored: bool,
     /// We hold the lock.
-    pub(super) locked: bool,
+    pub locked: bool,
     /// Rows changed since a wish was last read.
     changed: bool,
-    wish: Option<Wish>,
     /// What is in force, as control last said it.
     report: Option<Report>,
     /// The transaction that is not answered yet.
@@ -89,14 +92,14 @@ pub(super) struct Session {
     /// Nothing differs between rows and report, as far as it was looked.
     settled: bool,
     refusals: u32,
-    greeted: bool,
     transactions: u64,
     outbox: Vec<Value>,
 }
 
 impl Session {
     /// A conversation that begins, with what an earlier one left.
-    pub(super) fn begin(known: Known, report: Option<Report>) -> Self {
+    #[must_use]
+    pub fn begin(known: Known, report: Option<Report>) -> Self {
         let mut session = Self {
             known,
             schema: Schema::default(),
@@ -104,12 +107,10 @@ impl Session {
             monitored: false,
             locked: false,
             changed: false,
-            wish: None,
             report,
             outstanding: None,
             settled: false,
             refusals: 0,
-            greeted: false,
             transactions: 0,
             outbox: Vec::new(),
         };
@@ -118,36 +119,37 @@ impl Session {
     }
 
     /// Its end, and what is left for the next.
-    pub(super) fn end(self) -> (Known, Option<Report>) {
+    #[must_use]
+    pub fn end(self) -> (Known, Option<Report>) {
         (self.known, self.report)
     }
 
     /// What is to be sent, in order.
-    pub(super) fn outgoing(&mut self) -> Vec<Value> {
+    pub fn outgoing(&mut self) -> Vec<Value> {
+        self.write_back();
         std::mem::take(&mut self.outbox)
     }
 
     /// Asks whether the server is there.
-    pub(super) fn probe(&mut self) {
+    pub fn probe(&mut self) {
         self.ask("echo", "echo", json!([]));
     }
 
     /// What is in force from now on.
-    pub(super) fn report(&mut self, report: Report) {
+    pub fn report(&mut self, report: Report) {
         if self.report.as_ref() != Some(&report) {
-            (self.report, self.settled) = (Some(report), false);
-            self.write_back();
+            (self.report, self.settled, self.refusals) = (Some(report), false, 0);
         }
     }
 
     /// The wish, if it is another than before and ours to carry out.
-    pub(super) fn wish(&mut self) -> Option<Wish> {
+    pub fn wish(&mut self) -> Option<Wish> {
         if !(self.locked && self.monitored && self.changed) {
             return None;
         }
         self.changed = false;
         let mut wish = read(&self.known.database);
-        let same = self.wish.as_mut().is_some_and(|before| {
+        let same = self.known.wish.as_mut().is_some_and(|before| {
             // What we wrote ourselves is no news.
             std::mem::swap(&mut before.ofports, &mut wish.ofports);
             let same = *before == wish
@@ -163,7 +165,7 @@ impl Session {
         if same {
             return None;
         }
-        self.wish = Some(wish.clone());
+        self.known.wish = Some(wish.clone());
         Some(wish)
     }
 
@@ -177,7 +179,7 @@ impl Session {
     ///
     /// # Errors
     /// The conversation cannot go on.
-    pub(super) fn take(&mut self, message: &Value) -> Result<(), SessionError> {
+    pub fn take(&mut self, message: &Value) -> Result<(), SessionError> {
         let params = || message.get("params").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
         match message.get("method").and_then(Value::as_str) {
             Some("echo") => {
@@ -195,12 +197,10 @@ impl Session {
                 self.known.last = last;
                 Ok(())
             }
-            Some("locked") => {
-                self.gain_lock(true);
-                Ok(())
-            }
-            Some("stolen") => {
-                self.gain_lock(false);
+            Some(word @ ("locked" | "stolen")) => {
+                if params().first().and_then(Value::as_str) == Some(LOCK) {
+                    self.gain_lock(word == "locked");
+                }
                 Ok(())
             }
             // Its database was converted to another schema, or is gone: all is asked for anew.
@@ -220,6 +220,11 @@ impl Session {
             Some(Value::String(id)) => match (id.as_str(), error) {
                 ("schema", None) => {
                     self.schema = Schema::read(result).map_err(SessionError::Nonsense)?;
+                    if self.schema.version != self.known.version {
+                        // Rows of another schema lack what this one has.
+                        self.known.version.clone_from(&self.schema.version);
+                        self.known.last = None;
+                    }
                     self.ask("lock", "lock", json!([LOCK]));
                     self.monitor();
                     Ok(())
@@ -287,15 +292,14 @@ impl Session {
             },
             (_, rows) => (false, None, rows),
         };
-        if !found {
+        // One of whom nothing was known cannot tell what differs from it.
+        if self.known.last.take().is_none() || !found {
             self.known.database = Database::default();
         }
-        self.known.last = None;
         apply(&mut self.known.database, &self.schema, self.monitor.form(), rows)
             .map_err(SessionError::Nonsense)?;
         self.known.last = last;
         (self.monitored, self.changed, self.settled) = (true, true, false);
-        self.write_back();
         Ok(())
     }
 
@@ -304,21 +308,22 @@ impl Session {
         let applied = apply(&mut self.known.database, &self.schema, form, rows);
         if applied.is_err() {
             // Nobody knows what they are now.
-            self.known = Known::default();
+            self.known.last = None;
         }
         self.changed |= applied.map_err(SessionError::Nonsense)?;
         self.settled = false;
         self.refusals = 0;
-        self.write_back();
         Ok(())
     }
 
     fn gain_lock(&mut self, is_ours: bool) {
         self.locked = is_ours;
         // Somebody else may have written since.
-        (self.changed, self.settled, self.greeted) = (true, false, self.greeted && is_ours);
-        self.wish = None;
-        self.write_back();
+        (self.changed, self.settled) = (true, false);
+        if !is_ours {
+            // And carried out what control did not hear of.
+            self.known.wish = None;
+        }
     }
 
     /// Writes back what differs, one transaction at a time.
@@ -328,13 +333,11 @@ impl Session {
             return;
         }
         let mut operations: Vec<Value> = vec![json!({ "op": "assert", "lock": LOCK })];
-        if !self.greeted {
-            operations.extend(self.greeting());
-        }
+        let mut updates = self.greeting();
         if let Some(report) = &self.report {
-            let updates = write(&self.known.database, report);
-            operations.extend(updates.iter().filter_map(|update| self.update(update)));
+            updates.extend(write(&self.known.database, report));
         }
+        operations.extend(updates.iter().filter_map(|update| self.update(update)));
         self.settled = true;
         if operations.len() == 1 {
             return;
@@ -345,21 +348,26 @@ impl Session {
         self.outbox.push(json!({ "id": self.transactions, "method": "transact", "params": params }));
     }
 
-    /// What is written once: who we are and what there is.
-    fn greeting(&self) -> Option<Value> {
-        let set = |words: &[&str]| json!(["set", words]);
-        let row: serde_json::Map<String, Value> = [
-            ("ovs_version", json!(super::OVS_VERSION)),
-            ("db_version", json!(self.schema.version)),
+    /// Who we are and what there is, where the database says otherwise.
+    fn greeting(&self) -> Vec<Operation> {
+        let atom = |atom| Datum { keys: vec![atom], values: None };
+        let text = |text: &str| Atom::String(text.to_owned());
+        let set = |words: &[&str]| Datum { keys: words.iter().copied().map(text).collect(), values: None };
+        let wanted = [
+            ("ovs_version", atom(text(super::OVS_VERSION))),
+            ("db_version", atom(text(&self.schema.version))),
             ("datapath_types", set(&["netdev", "system"])),
             ("iface_types", set(&["internal", "patch", "system", "tap", "vxlan"])),
-            ("dpdk_initialized", json!(false)),
-        ]
-        .into_iter()
-        .filter(|(column, _)| self.schema.has(DATABASE, column))
-        .map(|(column, value)| (column.to_owned(), value))
-        .collect();
-        (!row.is_empty()).then(|| json!({ "op": "update", "table": DATABASE, "where": [], "row": row }))
+            ("dpdk_initialized", atom(Atom::Boolean(false))),
+        ];
+        let rows = self.known.database.tables.get(DATABASE).into_iter().flatten();
+        let differing = rows.map(|(uuid, row)| {
+            let differs = |(column, datum): &&(&str, Datum)| row.get(*column) != Some(datum);
+            let columns = wanted.iter().filter(differs);
+            let columns = columns.map(|(column, datum)| ((*column).to_owned(), datum.clone())).collect();
+            Operation::update(DATABASE, *uuid, columns)
+        });
+        differing.collect()
     }
 
     /// An update as the server takes it: without columns that it does not have.
@@ -388,10 +396,8 @@ impl Session {
             );
         } else {
             self.refusals = 0;
-            self.greeted = true;
         }
         // Control may have said more meanwhile, and a refused one is tried again.
         self.settled &= !refused;
-        self.write_back();
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Not here: what is said (see `session.rs`).
 
-use super::framing::Framing;
+use super::framing::{Framing, MAX_LEN};
 use super::remote::{Remote, Stream};
 use super::session::{Known, Session, SessionError};
 use super::words::{Report, Wish};
@@ -23,6 +23,8 @@ const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(8
 const SILENCE: Duration = Duration::from_secs(30);
 /// What is read at once.
 const PIECE: usize = 64 << 10;
+/// How many pieces of a server that never pauses are read before anything else is looked at.
+const PIECES: usize = 64;
 
 /// How the conversation stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -113,8 +115,8 @@ struct Follower {
 enum End {
     /// The daemon wants no more of it.
     Meant,
-    /// It went well for a while, or not at all, and then this.
-    Failed { error: String, was_good: bool },
+    /// It went well for so long, or not at all, and then this.
+    Failed { error: String, lasted: Duration },
 }
 
 impl Follower {
@@ -128,9 +130,9 @@ impl Follower {
             }
             let (end, left) = self.converse(known, report);
             (known, report) = left;
-            let (error, was_good) = match end {
+            let (error, lasted) = match end {
                 End::Meant => return,
-                End::Failed { error, was_good } => (error, was_good),
+                End::Failed { error, lasted } => (error, lasted),
             };
             let news = {
                 let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
@@ -144,12 +146,7 @@ impl Follower {
                     &[("server", &self.remote), ("reason", &error)],
                 );
             }
-            let shortest = PAUSES[0];
-            pause = match (was_good, pause) {
-                (true, _) => Duration::from_millis(1),
-                (false, before) if before < shortest => shortest,
-                (false, before) => (before * 2).min(PAUSES[1]),
-            };
+            pause = pause_after(pause, lasted);
         }
     }
 
@@ -188,13 +185,17 @@ impl Follower {
         let mut stream = match self.remote.connect() {
             Ok(stream) => stream,
             Err(error) => {
-                return (End::Failed { error: error.to_string(), was_good: false }, (known, report));
+                return (End::Failed { error: error.to_string(), lasted: Duration::ZERO }, (known, report));
             }
         };
         let mut session = Session::begin(known, report);
+        let began = clock::now();
         let end = match self.carry(&mut stream, &mut session) {
             Ok(()) => End::Meant,
-            Err(error) => End::Failed { error, was_good: session.monitored },
+            Err(error) => {
+                let lasted = if session.monitored { clock::now().since(began) } else { Duration::ZERO };
+                End::Failed { error, lasted }
+            }
         };
         // A stream that could not be registered cannot be taken back either.
         let _ = self.poll.registry().deregister(stream.source());
@@ -212,13 +213,18 @@ impl Follower {
         let mut events = Events::with_capacity(16);
         let mut heard = clock::now();
         let mut asked = false;
+        let mut more = false;
         loop {
             for message in session.outgoing() {
                 unsent.extend(message.to_string().into_bytes());
             }
             send(stream, &mut unsent).map_err(broken)?;
+            if unsent.len() > MAX_LEN {
+                return Err("it does not read what it is sent".to_owned());
+            }
             let quiet_until = heard.after(if asked { SILENCE * 2 } else { SILENCE });
             let wait = quiet_until.since(clock::now()).max(Duration::from_millis(1));
+            let wait = if more { Duration::ZERO } else { wait };
             match self.poll.poll(&mut events, Some(wait)) {
                 Err(error) if error.kind() != ErrorKind::Interrupted => return Err(broken(error)),
                 _ => {}
@@ -226,9 +232,11 @@ impl Follower {
             if !self.take_reports(|report| session.report(report)) {
                 return Ok(());
             }
-            if receive(stream, &mut framing, session).map_err(|error| error.to_string())? {
+            let received = receive(stream, &mut framing, session).map_err(|error| error.to_string())?;
+            if received > 0 {
                 (heard, asked) = (clock::now(), false);
             }
+            more = received == PIECES;
             self.tell(session);
             let silent = clock::now().since(heard);
             if asked && silent >= SILENCE * 2 {
@@ -269,6 +277,17 @@ impl Follower {
     }
 }
 
+/// How long to wait after a conversation that `lasted`, where it was `pause` before. One that never lasts is not asked for
+/// all its rows over and over.
+fn pause_after(pause: Duration, lasted: Duration) -> Duration {
+    let [shortest, longest] = PAUSES;
+    match pause {
+        _ if lasted >= longest => Duration::ZERO,
+        before if before < shortest => shortest,
+        before => (before * 2).min(longest),
+    }
+}
+
 /// Sends as much as the stream takes.
 fn send(stream: &mut Stream, unsent: &mut Vec<u8>) -> io::Result<()> {
     let mut sent = 0;
@@ -295,25 +314,42 @@ enum Lost {
     Session(#[from] SessionError),
 }
 
-/// Reads all there is; whether there was anything.
-fn receive(stream: &mut Stream, framing: &mut Framing, session: &mut Session) -> Result<bool, Lost> {
+/// Reads what there is, [`PIECES`] at most; how many there were.
+fn receive(stream: &mut Stream, framing: &mut Framing, session: &mut Session) -> Result<usize, Lost> {
     let mut piece = vec![0; PIECE];
-    let mut any = false;
-    loop {
+    let mut pieces = 0;
+    while pieces < PIECES {
         match stream.read(&mut piece) {
             Ok(0) => return Err(io::Error::new(ErrorKind::UnexpectedEof, "it closed the connection").into()),
             Ok(len) => {
-                any = true;
+                pieces += 1;
                 framing.push(&piece[..len]);
-                while let Some(message) = framing.next().map_err(SessionError::from)? {
+                while let Some(message) = framing.message().map_err(SessionError::from)? {
                     session.take(&message)?;
                 }
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::NotConnected) => {
-                return Ok(any);
+                break;
             }
             Err(error) => return Err(error.into()),
         }
+    }
+    Ok(pieces)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_is_lost_is_tried_at_once_and_one_that_never_lasts_ever_less() {
+        let mut pause = pause_after(PAUSES[1], Duration::from_secs(60));
+        let mut pauses = Vec::new();
+        for _ in 0..10 {
+            pauses.push(pause.as_millis());
+            pause = pause_after(pause, Duration::from_secs(1));
+        }
+        assert_eq!(pauses, [0, 100, 200, 400, 800, 1600, 3200, 6400, 8000, 8000]);
     }
 }

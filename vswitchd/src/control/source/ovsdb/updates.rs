@@ -2,9 +2,10 @@
 //!
 //! Not here: asking for it.
 
-use super::replica::{Database, Datum, Row, Uuid};
+use super::replica::{Atom, Database, Datum, Row, Uuid};
 use super::schema::{Schema, is_state};
 use serde_json::Value;
+use std::cmp::Ordering;
 
 /// The form in which rows are told of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,41 +83,68 @@ fn modify(row: &mut Row, column: String, change: Datum, many: bool) {
         *known = change;
         return;
     }
-    let Some(changes) = change.values else {
-        for atom in change.keys {
-            match known.keys.iter().position(|key| *key == atom) {
-                Some(at) => drop(known.keys.remove(at)),
-                None => known.keys.push(atom),
-            }
+    let keys = std::mem::take(&mut known.keys);
+    *known = match change.values {
+        None => {
+            let members = |keys: Vec<Atom>| keys.into_iter().map(|key| (key, ())).collect();
+            let (keys, _) =
+                merge::<()>(members(keys), members(change.keys)).into_iter().unzip::<_, _, _, Vec<_>>();
+            Datum { keys, values: None }
         }
-        // As a server tells a whole set.
-        known.keys.sort_by(order);
-        return;
+        Some(values) => {
+            let pairs = keys.into_iter().zip(known.values.take().unwrap_or_default()).collect();
+            let (keys, values) =
+                merge(pairs, change.keys.into_iter().zip(values).collect()).into_iter().unzip();
+            Datum { keys, values: Some(values) }
+        }
     };
-    let values = known.values.take().unwrap_or_default();
-    let mut pairs: Vec<_> = std::mem::take(&mut known.keys).into_iter().zip(values).collect();
-    for (key, value) in change.keys.into_iter().zip(changes) {
-        match pairs.iter().position(|(known, _)| *known == key) {
-            Some(at) if pairs[at].1 == value => drop(pairs.remove(at)),
-            Some(at) => pairs[at].1 = value,
-            None => pairs.push((key, value)),
-        }
-    }
-    pairs.sort_by(|(a, _), (b, _)| order(a, b));
-    let (keys, values) = pairs.into_iter().unzip();
-    *known = Datum { keys, values: Some(values) };
 }
 
-/// Atoms of one kind in rising order.
-fn order(a: &super::replica::Atom, b: &super::replica::Atom) -> std::cmp::Ordering {
-    use super::replica::Atom;
+/// What `known` is after `changes`, in rising order, as a server tells a whole set; in as many steps as there are members.
+fn merge<V: PartialEq>(mut known: Vec<(Atom, V)>, mut changes: Vec<(Atom, V)>) -> Vec<(Atom, V)> {
+    known.sort_by(|(a, _), (b, _)| order(a, b));
+    changes.sort_by(|(a, _), (b, _)| order(a, b));
+    let mut merged = Vec::with_capacity(known.len().max(changes.len()));
+    let (mut known, mut changes) = (known.into_iter().peekable(), changes.into_iter().peekable());
+    loop {
+        let first = match (known.peek(), changes.peek()) {
+            (Some((a, _)), Some((b, _))) => order(a, b),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (None, None) => return merged,
+        };
+        match first {
+            Ordering::Less => merged.extend(known.next()),
+            Ordering::Greater => merged.extend(changes.next()),
+            Ordering::Equal => {
+                let before = known.next();
+                let change = changes.next();
+                if change != before {
+                    merged.extend(change);
+                }
+            }
+        }
+    }
+}
+
+/// Atoms of one kind in rising order, and the kinds in some.
+fn order(a: &Atom, b: &Atom) -> Ordering {
+    const fn kind(atom: &Atom) -> u8 {
+        match atom {
+            Atom::Integer(_) => 0,
+            Atom::Real(_) => 1,
+            Atom::Boolean(_) => 2,
+            Atom::String(_) => 3,
+            Atom::Uuid(_) => 4,
+        }
+    }
     match (a, b) {
         (Atom::Integer(a), Atom::Integer(b)) => a.cmp(b),
         (Atom::Boolean(a), Atom::Boolean(b)) => a.cmp(b),
         (Atom::String(a), Atom::String(b)) => a.cmp(b),
         (Atom::Uuid(a), Atom::Uuid(b)) => a.cmp(b),
         (Atom::Real(a), Atom::Real(b)) => a.total_cmp(b),
-        _ => std::cmp::Ordering::Equal,
+        (a, b) => kind(a).cmp(&kind(b)),
     }
 }
 
@@ -160,6 +188,17 @@ mod tests {
         assert_eq!(told(&mut database, &json!({ "delete": null })), Ok(true));
         assert!(database.tables["Port"].is_empty());
         assert!(told(&mut database, &json!({ "modify": {"tag": 1} })).is_err());
+    }
+
+    #[test]
+    fn a_set_of_a_hundred_thousand_is_changed_in_one_go() {
+        let members = |range: std::ops::Range<u32>| json!(["set", range.collect::<Vec<_>>()]);
+        let mut database = Database::default();
+        told(&mut database, &json!({"insert": {"trunks": members(0..100_000)}})).unwrap();
+        told(&mut database, &json!({"modify": {"trunks": members(50_000..150_000)}})).unwrap();
+        let Value::Array(set) = column(&database, "trunks") else { panic!("no set") };
+        let found = set[1].as_array().unwrap();
+        assert_eq!((found.len(), &found[49_999], &found[50_000]), (100_000, &json!(49_999), &json!(100_000)));
     }
 
     #[test]

@@ -36,7 +36,7 @@ fn interface_update(cells: Cells<'_>, report: InterfaceReport) -> Option<Row> {
     let mut operations = write(&database, &Report { interfaces, ..Report::default() });
     assert!(operations.len() <= 1);
     operations.pop().map(|operation| {
-        let Operation::Update { row, .. } = operation else { panic!("an update is expected") };
+        let Operation::Update { row, .. } = operation;
         row
     })
 }
