@@ -42,7 +42,7 @@ pub fn with_seat(test: &str, body: impl FnOnce(&Lab, Seat)) {
 #[must_use]
 pub fn ofctl_at(directory: &Path, words: &[&str]) -> Said {
     let mut command = Command::new("ovs-ofctl");
-    command.env("OVS_RUNDIR", directory).arg("--timeout=20").args(words);
+    command.env("OVS_RUNDIR", directory).arg("--timeout=60").args(words);
     Host::run_command(&mut command)
 }
 

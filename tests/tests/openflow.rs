@@ -158,7 +158,7 @@ fn what_is_not_offered_is_refused_by_openflows_own_errors_and_changes_nothing() 
             (&["add-flow", "br0", "in_port=1,actions=controller"], "OFPBAC_BAD_OUT_PORT"),
             (&["add-flow", "br0", "in_port=1,actions=resubmit(,1)"], "OFPBAC_BAD_VENDOR"),
             (&["add-flow", "br0", "in_port=1,actions=learn(table=1)"], "OFPBAC_BAD_VENDOR"),
-            (&["mod-port", "br0", "p1", "down"], "OFPBRC_EPERM"),
+            (&["mod-port", "br0", "p1", "up"], "OFPBRC_EPERM"),
             (&["mod-port", "br0", "p1", "no-flood"], "OFPBRC_EPERM"),
             (
                 &["packet-out", "br0", "in_port=1,packet=ffffffffffff0200000000010800,actions=output:2"],
@@ -270,11 +270,12 @@ fn thousands_of_flows_are_added_replaced_and_told_and_no_more_than_fit() {
         };
         let path = file.to_str().unwrap();
         seat.flows("del-flows", "");
-        for priority in [5, 6, 7] {
-            write(priority, MAX_FLOWS);
+        // More than there are numbers of flows, in turn.
+        for (priority, count) in [(5, 500), (6, 500), (7, MAX_FLOWS), (8, 500), (9, MAX_FLOWS)] {
+            write(priority, count);
             seat.flows("replace-flows", path);
             let dumped = seat.dump();
-            assert_eq!(dumped.len(), MAX_FLOWS);
+            assert_eq!(dumped.len(), count);
             assert!(
                 dumped[0].starts_with(&format!("priority={priority},dl_src=02:00:00:00:00:00 ")),
                 "{}",
