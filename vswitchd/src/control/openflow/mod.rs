@@ -229,7 +229,7 @@ impl Control {
     }
 
     /// Adds what was counted to the flows of the tables that `which` picks. A worker that is stuck is found elsewhere.
-    fn settle_flows(&mut self, which: impl Fn(&FlowTable) -> bool) {
+    pub(super) fn settle_flows(&mut self, which: impl Fn(&FlowTable) -> bool) {
         let Ok(counters) = self.counters() else { return };
         let count_of = |id: u32| {
             let count = counters.rule(id);
