@@ -46,6 +46,14 @@ pub fn ofctl_at(directory: &Path, words: &[&str]) -> Said {
     Host::run_command(&mut command)
 }
 
+/// Asks the stock tool in that run directory.
+#[must_use]
+pub fn appctl_at(directory: &Path, words: &[&str]) -> Said {
+    let mut command = Command::new("ovs-appctl");
+    command.env("OVS_RUNDIR", directory).arg("--timeout=20").args(words);
+    Host::run_command(&mut command)
+}
+
 impl Seat {
     /// Changes the database by `ovs-vsctl`, words split at blanks, and waits until that is in force.
     ///

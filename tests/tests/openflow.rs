@@ -10,7 +10,7 @@ use std::path::Path;
 use vswitch_tests::daemon::{PATIENCE, Said};
 use vswitch_tests::lab::until;
 use vswitch_tests::openflow_body::message;
-use vswitch_tests::openflow_seat::{Seat, ask, ofctl_at, receive, with_seat};
+use vswitch_tests::openflow_seat::{Seat, appctl_at, ask, ofctl_at, receive, with_seat};
 use vswitch_tests::ovs::Ovs;
 use vswitchd::control::openflow::MAX_FLOWS;
 use vswitchd::control::openflow::codec::kind;
@@ -83,14 +83,20 @@ fn alike(said: &Said) -> (i32, Vec<String>) {
     (said.code, lines)
 }
 
+/// Stock Open vSwitch with a bridge like that of the seat.
+fn stock() -> Option<Ovs> {
+    let stock = Ovs::start(1)?;
+    let words = "--may-exist add-br br0 -- set bridge br0 datapath_type=dummy fail-mode=standalone \
+                 -- add-port br0 p1 -- set interface p1 type=dummy ofport_request=1 \
+                 -- add-port br0 p2 -- set interface p2 type=dummy ofport_request=2";
+    stock.configure(&words.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
+    Some(stock)
+}
+
 #[test]
 fn the_stock_tool_gets_the_same_answers_here_and_from_open_vswitch() {
     with_seat("the_stock_tool_gets_the_same_answers_here_and_from_open_vswitch", |_, seat| {
-        let Some(stock) = Ovs::start(1) else { return };
-        let words = "--may-exist add-br br0 -- set bridge br0 datapath_type=dummy fail-mode=standalone \
-                     -- add-port br0 p1 -- set interface p1 type=dummy ofport_request=1 \
-                     -- add-port br0 p2 -- set interface p2 type=dummy ofport_request=2";
-        stock.configure(&words.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
+        let Some(stock) = stock() else { return };
         let socket = stock.socket();
         let file = seat.host.file("flows");
         std::fs::write(&file, FLOWS).unwrap();
@@ -100,6 +106,83 @@ fn the_stock_tool_gets_the_same_answers_here_and_from_open_vswitch() {
             let theirs = ofctl_at(socket.parent().unwrap(), &words);
             let ours = seat.ofctl(&words);
             assert_eq!(alike(&ours), alike(&theirs), "{line}\nours: {ours:?}\ntheirs: {theirs:?}");
+        }
+    });
+}
+
+/// Flows as ovs-appctl shows them, none of which shadows another.
+const SHOWN: &[&str] = &[
+    "priority=11,in_port=1,actions=output:2",
+    "in_port=p2,dl_vlan=0,actions=output:77,p1,p2",
+    "priority=13,in_port=p2,dl_vlan=10,dl_vlan_pcp=3,actions=drop",
+    "priority=14,in_port=p2,vlan_tci=0,dl_dst=02:00:00:00:00:02,actions=normal",
+    "priority=15,dl_vlan=11,actions=in_port",
+    "priority=17,arp,dl_vlan=3,dl_dst=ff:ff:ff:ff:ff:ff,actions=normal,flood,all,local,in_port,output:1",
+    "priority=18,dl_src=02:00:00:00:00:01,dl_dst=ff:ff:ff:ff:ff:ff,actions=all",
+    "priority=19,ip,dl_vlan=5,cookie=0x12,idle_timeout=600,hard_timeout=700,actions=LOCAL",
+    "in_port=LOCAL,dl_type=0x1234,actions=flood",
+    "ipv6,dl_vlan=6,actions=drop",
+    "priority=0,dl_type=0x05ff,actions=normal",
+];
+
+/// What flows a frame may match, each in turn, and none.
+const TRACED: &[&str] = &[
+    "in_port=1",
+    "in_port=2,dl_vlan=0",
+    "in_port=2,dl_vlan=10,dl_vlan_pcp=3",
+    "in_port=2,dl_dst=02:00:00:00:00:02",
+    "in_port=2,dl_vlan=11,dl_vlan_pcp=1",
+    "in_port=2,arp,dl_vlan=3,dl_dst=ff:ff:ff:ff:ff:ff",
+    "in_port=2,dl_src=02:00:00:00:00:01,dl_dst=ff:ff:ff:ff:ff:ff",
+    "in_port=2,ip,dl_vlan=5",
+    "in_port=LOCAL,dl_type=0x1234",
+    "in_port=2,ipv6,dl_vlan=6",
+    "in_port=2,dl_vlan=9,dl_type=0xabcd",
+];
+
+/// Of a trace: the flow that is matched, and its actions.
+fn matched(trace: &str) -> Vec<&str> {
+    let told = trace.lines().filter(|line| line.starts_with(" 0. ") || line.starts_with("    "));
+    let step = |line: &str| line.starts_with("     ");
+    told.filter(|line| !step(line) || line.ends_with("input port") || line.ends_with("output port")).collect()
+}
+
+#[test]
+fn ovs_appctl_shows_flows_and_which_of_them_a_frame_matches_as_open_vswitch_does() {
+    with_seat("ovs_appctl_shows_flows_and_which_of_them_a_frame_matches_as_open_vswitch_does", |_, seat| {
+        let Some(stock) = stock() else { return };
+        let socket = stock.socket();
+        let ask = |words: &[&str]| {
+            let target = socket.to_str().unwrap();
+            let ours = appctl_at(&seat.host.file(""), &[&["-t", "vswitchd"], words].concat());
+            let theirs = appctl_at(&seat.host.file(""), &[&["-t", target], words].concat());
+            (ours, theirs)
+        };
+        let shown = |said: &Said| {
+            let lines = said.out.lines().filter(|line| !line.starts_with("table_id=254"));
+            let mut lines: Vec<_> = lines.map(|line| line.split_once(", ").unwrap().1.to_owned()).collect();
+            lines.sort();
+            (said.code, lines)
+        };
+        let same = |words: &[&str]| {
+            let (ours, theirs) = ask(words);
+            assert_eq!(shown(&ours), shown(&theirs), "{words:?}");
+        };
+        same(&["bridge/dump-flows", "br0"]);
+        same(&["bridge/dump-flows", "--offload-stats", "br0"]);
+        assert_eq!(seat.must(&["del-flows", "br0"]), "");
+        assert_eq!(ofctl_at(socket.parent().unwrap(), &["del-flows", "br0"]).code, 0);
+        same(&["bridge/dump-flows", "br0"]);
+        for flow in SHOWN {
+            seat.flows("add-flow", flow);
+            assert_eq!(ofctl_at(socket.parent().unwrap(), &["add-flow", "br0", flow]).code, 0, "{flow}");
+        }
+        same(&["bridge/dump-flows", "br0"]);
+        for flow in TRACED {
+            let (ours, theirs) = ask(&["ofproto/trace", "br0", flow]);
+            assert_eq!(matched(&ours.out), matched(&theirs.out), "{flow}\n{ours:?}\n{theirs:?}");
+            let dropped = |said: &Said| said.out.ends_with("Datapath actions: drop\n");
+            assert_eq!(dropped(&ours), dropped(&theirs), "{flow}\n{ours:?}\n{theirs:?}");
         }
     });
 }

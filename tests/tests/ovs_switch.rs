@@ -4,10 +4,10 @@
 use std::net::IpAddr;
 use vswitch_core::wire::ethernet::Mac;
 use vswitch_tests::frames::{Frame, ctag, stag, station};
-use vswitch_tests::lab::Lab;
+use vswitch_tests::lab::{Lab, Namespace};
 use vswitch_tests::node::{silence, talk};
 use vswitch_tests::on_seats;
-use vswitch_tests::ovs_seat::{Seat, Stage, Switch, reach};
+use vswitch_tests::ovs_seat::{Seat, Stage, Switch, in_seats, reach};
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -41,6 +41,27 @@ fn ports_of_a_bridge_talk_and_so_does_the_host(lab: &Lab, switch: Switch) {
     silence(&a, ip("10.1.1.2"));
     seat.sh("ovs-vsctl add-port br0 pb");
     reach(&a, ip("10.1.1.2"));
+}
+
+fn the_bridges_own_port_takes_mac_address_and_mtu_of_its_interfaces(lab: &Lab, switch: Switch) {
+    let seat = Seat::new(lab, "h", switch);
+    seat.bridge("br0");
+    let far = lab.namespace("far");
+    for (n, mtu) in [(9, 1400), (5, 1450)] {
+        seat.host().veth(&format!("v{n}"), &far, &format!("w{n}"));
+        seat.host().ip(&format!("link set dev v{n} address 00:16:3e:00:00:0{n} mtu {mtu}"));
+        seat.sh(&format!("ovs-vsctl add-port br0 v{n}"));
+    }
+    // One of a locally administered address, as pods have them, counts for nothing.
+    seat.host().veth("v0", &far, "w0");
+    seat.host().ip("link set dev v0 address 02:00:00:00:00:01");
+    seat.sh("ovs-vsctl add-port br0 v0");
+    let least = "'mac_in_use=\"00:16:3e:00:00:05\"' mtu=1400";
+    seat.sh(&format!("ovs-vsctl --timeout=20 wait-until interface br0 {least}"));
+    seat.sh("ip link show dev br0 | grep -q 'mtu 1400' && ip link show dev br0 | grep -q 00:16:3e:00:00:05");
+    seat.sh("ovs-vsctl --timeout=20 wait-until bridge br0 'datapath_id=\"000000163e000005\"'");
+    seat.sh("ovs-vsctl del-port v5 -- set bridge br0 other_config:hwaddr=02:00:00:00:00:77");
+    seat.sh("ovs-vsctl --timeout=20 wait-until interface br0 'mac_in_use=\"02:00:00:00:00:77\"'");
 }
 
 fn internal_ports_moved_into_namespaces_are_pods(lab: &Lab, switch: Switch) {
@@ -408,6 +429,7 @@ on_seats! {
     stock: Stock, ours: Ours => {
         ports_of_a_bridge_talk_and_so_does_the_host,
         internal_ports_moved_into_namespaces_are_pods,
+        the_bridges_own_port_takes_mac_address_and_mtu_of_its_interfaces,
         vlans_of_access_and_trunk_ports_are_dressed_as_the_columns_say,
         a_dot1q_tunnel_wraps_what_customers_send,
         bridges_are_apart_until_a_patch_joins_them,
@@ -425,4 +447,33 @@ on_seats! {
     stock_alone: Stock => {
         mirrors_copy_what_they_select,
     }
+}
+
+/// Stock Open vSwitch in userspace leaves this to the host's packet rules.
+#[test]
+fn the_hosts_own_stack_does_not_hear_by_an_interface_what_it_hears_by_the_bridge() {
+    in_seats("the_hosts_own_stack_does_not_hear_by_an_interface_what_it_hears_by_the_bridge", |lab| {
+        let mut seat = Seat::new(lab, "h", Switch::Ours);
+        seat.bridge("br0");
+        seat.host().address("br0", "10.1.1.3/24");
+        let a = seat.pod(lab, "br0", "pa", "", &["10.1.1.1/24"]);
+        let own = seat.sh("cat /sys/class/net/br0/address");
+        let own = own.trim().to_owned();
+        let once = |from: &Namespace| {
+            reach(from, ip("10.1.1.3"));
+            let said = from.run("ping -n -c 3 -i 0.2 10.1.1.3");
+            assert!(said.contains("3 received") && !said.contains("DUP!"), "{said}");
+            let owner = from.run("ip neigh show 10.1.1.3");
+            assert!(owner.contains(&own), "{owner}");
+        };
+        once(&a);
+        // An interface that is made anew under its name.
+        seat.host().ip("link delete dev pa");
+        seat.host().veth("pa", &a, "eth0");
+        a.address("eth0", "10.1.1.1/24");
+        once(&a);
+        assert!(seat.sh("nft list tables").contains("netdev vswitch-"));
+        seat.end_switch("KILL");
+        assert_eq!(seat.sh("nft list tables"), "");
+    });
 }

@@ -5,10 +5,26 @@ use std::net::IpAddr;
 use vswitch_tests::lab::{Lab, Namespace};
 use vswitch_tests::node::{silence, talk};
 use vswitch_tests::on_seats;
-use vswitch_tests::ovs_seat::{Nodes, Seat, Switch, V4, V6, reach};
+use vswitch_tests::ovs_seat::{Nodes, Seat, Switch, V4, V6, in_seats, reach};
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
+}
+
+/// Tunnels over both families, each with a key of its own, on these hosts: pods on either side talk through each.
+fn both_families(lab: &Lab, nodes: &Nodes) {
+    nodes.seats.iter().for_each(|seat| seat.bridge("br1"));
+    for (net, addresses) in [(4, V4), (6, V6)] {
+        let pods = [0, 1].map(|n| {
+            let (seat, remote) = (&nodes.seats[n], addresses[1 - n]);
+            seat.sh(&format!(
+                "ovs-vsctl add-port br1 vx{net} tag={net} -- set interface vx{net} type=vxlan \
+                 options:remote_ip={remote} options:key={net}"
+            ));
+            pod(lab, seat, n, &format!("p{net}"), &format!("tag={net}"), net)
+        });
+        all_talk(&pods, net);
+    }
 }
 
 /// A pod of host `n` at `br1`, small enough for a tunnel over IPv6, with the addresses that end in `n` + 1.
@@ -123,4 +139,18 @@ on_seats! {
         the_vlans_of_pods_go_through_a_tunnel_and_stay_apart,
         tunnels_of_one_host_to_another_are_told_apart_by_their_keys,
     }
+}
+
+#[test]
+fn a_host_of_ours_and_a_stock_one_are_one_ethernet() {
+    in_seats("a_host_of_ours_and_a_stock_one_are_one_ethernet", |lab| {
+        both_families(lab, &Nodes::new(lab, [Switch::Ours, Switch::Stock]));
+    });
+}
+
+#[test]
+fn the_link_of_the_underlay_may_be_a_port_of_the_switch_itself() {
+    in_seats("the_link_of_the_underlay_may_be_a_port_of_the_switch_itself", |lab| {
+        both_families(lab, &Nodes::with(lab, [Switch::Ours; 2], [true; 2]));
+    });
 }

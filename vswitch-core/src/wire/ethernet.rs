@@ -61,6 +61,12 @@ impl Mac {
         self.0 >> 40 & 1 != 0
     }
 
+    /// Whether the U/L bit is set: locally administered (IEEE 802 §8.4).
+    #[must_use]
+    pub const fn is_local(self) -> bool {
+        self.0 >> 41 & 1 != 0
+    }
+
     /// Whether all bits are zero: no station's address.
     #[must_use]
     pub const fn is_zero(self) -> bool {

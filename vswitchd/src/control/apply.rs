@@ -119,6 +119,7 @@ impl Control {
         let mut failed = Vec::new();
         self.follow_sources();
         self.follow_bridges();
+        self.follow_interfaces();
         publish |= std::mem::take(&mut self.ovs.changed);
         let (mut desired, mut refused) = self.desired_ports(&self.file, &self.state);
         let tunnels: Vec<&TunnelConfig> = desired.ports.values().filter_map(PortConfig::tunnel).collect();
@@ -219,6 +220,7 @@ impl Control {
 
         publish |= self.lose_deleted();
         publish |= self.open_ports();
+        self.claim_interfaces();
         publish |= self.running.follow_tunnels();
         publish |= self.forget_unasked();
         self.refresh_interfaces();
@@ -284,6 +286,21 @@ impl Control {
         gone.iter().fold(false, |any, link| any | self.lost(link))
     }
 
+    /// Frames of existing interfaces that are ports are no business of the host's own stack.
+    fn claim_interfaces(&mut self) {
+        let claimed = self.running.ports.values().filter_map(|port| match &port.link.as_ref()?.link {
+            AnyLink::Packet(packet) if !packet.is_loopback() => {
+                Some((packet.name().to_owned(), packet.index()))
+            }
+            _ => None,
+        });
+        if let Err(reason) = self.claims.set(claimed.collect()) {
+            let facts: [(&str, &dyn std::fmt::Display); 1] = [("reason", &reason)];
+            let what = "the host's own stack takes frames of interfaces that are ports too";
+            log::limited(log::Level::Warn, "not-claimed", what, &facts);
+        }
+    }
+
     /// Tries to open every port that is down; whether one came up.
     fn open_ports(&mut self) -> bool {
         let down: Vec<String> = self
@@ -335,7 +352,7 @@ impl Control {
         any
     }
 
-    /// Interfaces whose default MTU followed a change elsewhere, or whose settings were refused before.
+    /// Interfaces whose default MTU or MAC address followed a change elsewhere, or whose settings were refused before.
     fn refresh_interfaces(&mut self) {
         let due: Vec<(String, Settings)> = self
             .running
@@ -344,7 +361,8 @@ impl Control {
             .filter(|(_, port)| port.link.is_some())
             .map(|(name, port)| (name, port, self.settings(&port.config)))
             .filter(|(name, port, settings)| {
-                port.reason.is_some() || self.mtus.get(*name).is_some_and(|mtu| *mtu != settings.mtu)
+                let given = self.given.get(*name);
+                port.reason.is_some() || given.is_some_and(|given| *given != (settings.mtu, settings.mac))
             })
             .map(|(name, _, settings)| (name.clone(), settings))
             .collect();
@@ -353,9 +371,11 @@ impl Control {
                 port.reconfigure(settings);
             }
         }
-        let mtus =
-            self.running.ports.iter().map(|(name, port)| (name.clone(), self.settings(&port.config).mtu));
-        self.mtus = mtus.collect();
+        let given = self.running.ports.iter().map(|(name, port)| {
+            let settings = self.settings(&port.config);
+            (name.clone(), (settings.mtu, settings.mac))
+        });
+        self.given = given.collect();
     }
 
     /// What an interface is given where the file does not say.
@@ -369,7 +389,7 @@ impl Control {
         let tunnelled = self.file.underlay.is_some() || underlay.has_tunnels();
         let superframe = if tunnelled { train_for(mtu) } else { GSO_MAX };
         let gso_max = (config.offload == Some(true)).then_some(superframe);
-        Settings { mac: config.mac_for(&self.node), mtu, gso_max }
+        Settings { mac: self.mac_of(config), mtu, gso_max }
     }
 
     /// Every static entry whose port runs is in the table.

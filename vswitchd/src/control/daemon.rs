@@ -23,6 +23,7 @@ use crate::keeper::{self, Keeper, Kept};
 use crate::observe::{Directory, log};
 use crate::slow;
 use crate::sys::event::{Signal, Signals};
+use crate::sys::nftables::Claims;
 use crate::sys::random::Random;
 use crate::sys::{process, socket};
 use anyhow::{Context as _, anyhow};
@@ -35,7 +36,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use vswitch_core::switch::StationEvent;
-use vswitch_core::{Instant, MacTable};
+use vswitch_core::{Instant, Mac, MacTable};
 
 /// How soon something that is down is tried again.
 const RETRY: Duration = Duration::from_millis(250);
@@ -83,10 +84,12 @@ pub struct Control {
     pub(super) ovs: Ovs,
     pub(super) openflow: Openflow,
     pub(super) unixctl: Unixctl,
+    /// Interfaces whose frames the host's own stack does not see.
+    pub(super) claims: Claims,
     pub(super) seed: [u64; 2],
     pub(super) started: Instant,
-    /// MTU last given to each port's interface.
-    pub(super) mtus: BTreeMap<String, u16>,
+    /// MTU and MAC address last meant for each port's interface.
+    pub(super) given: BTreeMap<String, (u16, Mac)>,
     /// Counts of ports that are gone, so that no total ever falls.
     pub(super) retired: vswitch_core::switch::Counters,
     events: Receiver<Event>,
@@ -198,7 +201,8 @@ impl Control {
             workers,
             seed,
             started: clock::now(),
-            mtus: BTreeMap::new(),
+            claims: Claims::default(),
+            given: BTreeMap::new(),
             retired: vswitch_core::switch::Counters::default(),
             events,
             requests,

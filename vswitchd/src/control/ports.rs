@@ -258,7 +258,8 @@ fn settle(
     // changes.
     let owned = config.kind == PortKind::Internal;
     let mtu = if owned && old.is_none() { config.mtu } else { Some(settings.mtu) }.map(u32::from);
-    let mac = if owned { config.mac } else { Some(settings.mac) };
+    let is_local = config.bridge.as_ref() == Some(&config.name);
+    let mac = if owned && !is_local { config.mac } else { Some(settings.mac) };
     let change = Change {
         namespace: None,
         name: ifname.filter(|ifname| *ifname != name),

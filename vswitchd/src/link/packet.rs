@@ -3,7 +3,7 @@
 //! Each frame has a virtio-net header in front, in both directions, whatever the interface can: a superframe and an
 //! unfinished checksum come with what they owe, and the kernel pays for what leaves. A VLAN tag that the kernel took
 //! out of a frame is put back in place. The interface is somebody else's: nothing of it is configured here, and its
-//! frames go to the host's own stack as well.
+//! frames go to the host's own stack as well, unless somebody sees to it that they do not.
 
 use super::losses::Losses;
 use super::trains::{LANES, Leaves, Offered, write_train};
@@ -39,8 +39,10 @@ const MACS_LEN: usize = 12;
 pub struct Packet {
     socket: File,
     name: String,
+    index: u32,
     /// The kernel is given what frames owe; otherwise they owe nothing when they leave.
     offload: bool,
+    loopback: bool,
     /// Superframes of TCP, and of UDP, may leave: not any more once this kernel has refused one.
     tso: AtomicBool,
     uso: AtomicBool,
@@ -63,7 +65,8 @@ impl Packet {
             Some(libc::EPERM | libc::EACCES) => LinkError::RawNotPermitted { name: named() },
             _ => LinkError::Os { what: "opening an interface", source: error },
         };
-        let socket = packet::open(packet::index_of(name).map_err(refused)?).map_err(refused)?;
+        let index = packet::index_of(name).map_err(refused)?;
+        let socket = packet::open(index).map_err(refused)?;
         let bound = packet::bound(socket.as_fd()).map_err(refused)?;
         if !matches!(bound.hardware, libc::ARPHRD_ETHER | libc::ARPHRD_LOOPBACK) {
             return Err(LinkError::NotEthernet { name: named() });
@@ -74,7 +77,9 @@ impl Packet {
         Ok(Self {
             socket: socket.into(),
             name: named(),
+            index,
             offload,
+            loopback: bound.hardware == libc::ARPHRD_LOOPBACK,
             tso: AtomicBool::new(offload),
             uso: AtomicBool::new(offload),
             large: AtomicBool::new(false),
@@ -92,6 +97,18 @@ impl Packet {
     #[must_use]
     pub fn offload(&self) -> [bool; 3] {
         [self.offload, self.tso.load(Ordering::Relaxed), self.uso.load(Ordering::Relaxed)]
+    }
+
+    /// The interface's number.
+    #[must_use]
+    pub const fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// Whether it is the host's way to itself.
+    #[must_use]
+    pub const fn is_loopback(&self) -> bool {
+        self.loopback
     }
 
     /// Whether its interface was deleted or moved to another namespace. Nothing tells so to whoever waits for frames

@@ -1,4 +1,5 @@
-//! The host's packet rules for gateways: the table `inet vswitch`, which is ours alone, by netlink.
+//! The host's packet rules for gateways: the table `inet vswitch`, which is ours alone, by netlink; and for interfaces
+//! whose frames are the switch's alone (see [`Claims`]).
 //!
 //! Pods reach the world through a gateway port of the host. Two things must be seen to there. What a pod sends to a
 //! UDP port of VXLAN would, with the host's own address as its source, be taken for a member's by any other node (a
@@ -6,6 +7,9 @@
 //! get the host's. Not here: which gateways and ranges those are.
 
 mod batch;
+mod claims;
+
+pub use claims::Claims;
 
 use self::batch::{Base, Batch, Element, Hook, Key, Meta, Rule, Verdict};
 use std::collections::BTreeSet;
@@ -58,7 +62,7 @@ pub struct Ruleset {
 /// `PermissionDenied` without CAP_NET_ADMIN; `InvalidInput` for a name that is too long; `NotFound` or `Unsupported` where the kernel lacks nftables, or (before
 /// Linux 5.2) translation of addresses in tables of both families. The old rules are in force then.
 pub fn apply(rules: &Ruleset) -> io::Result<()> {
-    let mut batch = Batch::new(TABLE);
+    let mut batch = Batch::new(batch::Family::Inet, TABLE);
     // So that deleting finds one.
     batch.add_table();
     batch.delete_table();
@@ -124,7 +128,7 @@ pub fn apply(rules: &Ruleset) -> io::Result<()> {
 /// # Errors
 /// `PermissionDenied` without CAP_NET_ADMIN.
 pub fn remove() -> io::Result<()> {
-    let mut batch = Batch::new(TABLE);
+    let mut batch = Batch::new(batch::Family::Inet, TABLE);
     batch.delete_table();
     match batch.commit() {
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::Unsupported) => Ok(()),
@@ -140,7 +144,7 @@ pub fn remove() -> io::Result<()> {
 /// `PermissionDenied` without CAP_NET_ADMIN.
 pub fn is_there() -> io::Result<bool> {
     // Made and deleted in one transaction, which is nothing, unless there is one already.
-    let mut batch = Batch::new(TABLE);
+    let mut batch = Batch::new(batch::Family::Inet, TABLE);
     batch.add_first_table();
     batch.delete_table();
     match batch.commit() {

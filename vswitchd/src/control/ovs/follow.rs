@@ -30,9 +30,8 @@ impl Control {
         {
             log::warn("not carried out", &[("source", &"ovsdb"), ("reason", complaint)]);
         }
-        let node = &self.node;
         self.ovs.awaited = false;
-        self.ovs.changed |= self.ovs.take(wish, |port| port.mac_for(node));
+        self.ovs.changed |= self.ovs.take(wish);
         // Before the database hears that the bridges are there: then ovs-ofctl finds them.
         self.follow_openflow();
         self.ovs.next_report = Instant::ZERO;

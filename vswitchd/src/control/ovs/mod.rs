@@ -6,9 +6,11 @@
 mod follow;
 mod ofports;
 mod report;
+mod system;
 
 pub(super) use ofports::OFPP_LOCAL;
-pub(super) use report::{System, statistics_of};
+pub(super) use report::statistics_of;
+pub(super) use system::System;
 
 use super::openflow::FlowTable;
 use super::rpc::Failed;
@@ -39,9 +41,9 @@ pub(super) struct Ovs {
     pub(super) failed: Vec<Failed>,
     /// Interfaces by name: their number in the system, and how often their carrier had changed when they were first
     /// seen.
-    carriers: BTreeMap<String, (u32, u64)>,
-    /// The least MTU of the existing interfaces on each bridge, where there are any.
-    mtus: BTreeMap<String, u16>,
+    carriers: system::Carriers,
+    /// What existing interfaces on each bridge have in common, where there are any.
+    commons: BTreeMap<String, system::Common>,
     next_report: Instant,
     next_statistics: Instant,
     /// Counters of ports as they were last read.
@@ -55,9 +57,9 @@ pub(super) struct OvsBridge {
     pub(super) number: u8,
     /// What is wished of it.
     pub(super) config: BridgeConfig,
-    /// The MAC address of its LOCAL port.
+    /// The MAC address of its LOCAL port: known once interfaces were looked at.
     pub(super) mac: Mac,
-    /// Its datapath id.
+    /// Its datapath id: known with that.
     pub(super) datapath_id: u64,
     /// Its flows.
     pub(super) flows: FlowTable,
@@ -74,7 +76,7 @@ impl Default for Ovs {
             changed: false,
             failed: Vec::new(),
             carriers: BTreeMap::new(),
-            mtus: BTreeMap::new(),
+            commons: BTreeMap::new(),
             next_report: Instant::ZERO,
             next_statistics: Instant::ZERO,
             statistics: BTreeMap::new(),
@@ -94,7 +96,7 @@ impl Ovs {
     /// The MTU of internal ports of `bridge` of which nothing is said: the least of its existing interfaces, as Open
     /// vSwitch has it.
     pub(super) fn mtu_of(&self, bridge: &str) -> u16 {
-        self.mtus.get(bridge).copied().unwrap_or(1500)
+        self.commons.get(bridge).and_then(|common| common.mtu).unwrap_or(1500)
     }
 
     /// The bridges as the core takes them, by number, the file's, 0, as one of which nothing is said.
@@ -124,23 +126,25 @@ impl Ovs {
     }
 
     /// Takes `wish` as what is wished from now on; whether the bridges changed.
-    pub(super) fn take(&mut self, wish: Wish, mac_of: impl Fn(&PortConfig) -> Mac) -> bool {
+    pub(super) fn take(&mut self, wish: Wish) -> bool {
         self.wish = wish;
         let before: Vec<_> = self.bridges.iter().map(|(name, b)| (name.clone(), b.config.clone())).collect();
         self.bridges.retain(|name, _| self.wish.bridges.iter().any(|bridge| bridge.name == *name));
         for config in &self.wish.bridges {
-            let local = self.wish.ports.iter().find(|port| port.name == config.name);
-            let Some(mac) = config.mac.or_else(|| local.map(&mac_of)) else { continue };
-            let datapath_id = config.datapath_id.unwrap_or_else(|| mac.as_u64());
             if let Some(bridge) = self.bridges.get_mut(&config.name) {
-                (bridge.config, bridge.mac, bridge.datapath_id) = (config.clone(), mac, datapath_id);
+                bridge.config = config.clone();
                 bridge.flows.set_fail_secure(config.fail_secure, clock::now());
                 continue;
             }
             let taken = |number: u8| self.bridges.values().any(|bridge| bridge.number == number);
             let Some(number) = (1..Segment::BRIDGES).find(|number| !taken(*number)) else { continue };
-            let flows = FlowTable::new(number, config.fail_secure, clock::now());
-            let bridge = OvsBridge { number, config: config.clone(), mac, datapath_id, flows };
+            let bridge = OvsBridge {
+                number,
+                config: config.clone(),
+                mac: Mac::from_u64(0),
+                datapath_id: 0,
+                flows: FlowTable::new(number, config.fail_secure, clock::now()),
+            };
             self.bridges.insert(config.name.clone(), bridge);
         }
         self.number_ports();

@@ -5,11 +5,9 @@
 use super::super::daemon::Control;
 use super::super::running::RunningPort;
 use super::super::source::ovsdb::{BridgeReport, InterfaceReport, Report};
+use super::system::System;
 use crate::config::{PortConfig, PortKind};
 use crate::datapath::clock;
-use crate::observe::log;
-use crate::sys::ethtool::Ethtool;
-use crate::sys::netlink::{Facts, Netlink};
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 use vswitch_core::switch::Counters;
@@ -45,7 +43,6 @@ impl Control {
 
     fn ovs_report(&mut self) -> Report {
         let system = System::look();
-        self.ovs.mtus = system.least_mtus(&self.ovs.wish.ports);
         self.ovs.carriers = system.carriers(&self.ovs.wish.ports, &self.ovs.carriers);
         let ovs = &self.ovs;
         let refused = ovs.failed.iter().filter(|failed| failed.kind == "port");
@@ -94,12 +91,12 @@ impl Control {
         report.ofport = self.ovs.ofports.get(&config.name).copied();
         report.link_resets = Some(0);
         if !config.has_interface() {
-            report.mac = Some(config.mac_for(&self.node));
+            report.mac = Some(self.mac_of(config));
             (report.admin_up, report.link_up, report.ifindex) = (Some(true), Some(true), Some(0));
             return report;
         }
         report.error = None;
-        report.mac = Some(self.settings(config).mac);
+        report.mac = Some(self.mac_of(config));
         system.tell(&config.name, &self.ovs.carriers, &mut report);
         report
     }
@@ -111,74 +108,6 @@ impl Control {
             Some((port.name.clone(), statistics_of(counters, running.id)))
         };
         self.ovs.wish.ports.iter().filter_map(of).collect()
-    }
-}
-
-/// Interfaces by name: their number in the system, and how often their carrier had changed.
-type Carriers = BTreeMap<String, (u32, u64)>;
-
-/// The interfaces of the operating system, as they are at one moment.
-#[derive(Debug)]
-pub(in super::super) struct System {
-    facts: HashMap<String, Facts>,
-    drivers: Option<Ethtool>,
-}
-
-impl System {
-    pub(in super::super) fn look() -> Self {
-        let facts = Netlink::open().and_then(|mut netlink| netlink.all_facts()).unwrap_or_else(|error| {
-            log::limited(log::Level::Warn, "facts", "interfaces not looked at", &[("reason", &error)]);
-            Vec::new()
-        });
-        let facts = facts.into_iter().map(|facts| (facts.name.clone(), facts)).collect();
-        Self { facts, drivers: Ethtool::open().ok() }
-    }
-
-    /// What is to be said of the interface called `name`; nothing of one that was moved away.
-    fn tell(&self, name: &str, carriers: &Carriers, report: &mut InterfaceReport) {
-        let Some(facts) = self.facts.get(name) else { return };
-        report.mac = facts.mac.or(report.mac);
-        (report.mtu, report.ifindex) = (Some(facts.mtu), Some(facts.index));
-        (report.admin_up, report.link_up) = (Some(facts.up), Some(facts.carrier));
-        let before = carriers.get(name).map_or(0, |(_, changes)| *changes);
-        report.link_resets = Some(facts.carrier_changes.saturating_sub(before));
-        let Some(drivers) = &self.drivers else { return };
-        if let Ok(wire) = drivers.wire(name) {
-            report.link_speed = wire.mbits.map(|mbits| u64::from(mbits) * 1_000_000);
-            report.full_duplex = wire.full_duplex;
-        }
-        if let Ok(driver) = drivers.driver(name) {
-            report.status.extend([
-                ("driver_name".to_owned(), driver.name),
-                ("driver_version".to_owned(), driver.version),
-                ("firmware_version".to_owned(), driver.firmware),
-            ]);
-        }
-    }
-
-    /// How often the carriers of `ports` had changed when they were first seen, `before` or now.
-    fn carriers(&self, ports: &[PortConfig], before: &Carriers) -> Carriers {
-        let of = |port: &PortConfig| {
-            let facts = self.facts.get(&port.name).filter(|_| port.has_interface())?;
-            let known = before.get(&port.name).filter(|(index, _)| *index == facts.index);
-            Some((port.name.clone(), known.copied().unwrap_or((facts.index, facts.carrier_changes))))
-        };
-        ports.iter().filter_map(of).collect()
-    }
-
-    /// The least MTU of the existing interfaces on each bridge.
-    fn least_mtus(&self, ports: &[PortConfig]) -> BTreeMap<String, u16> {
-        let mut least = BTreeMap::new();
-        for port in ports.iter().filter(|port| port.kind == PortKind::System) {
-            if let (Some(bridge), Some(facts)) = (&port.bridge, self.facts.get(&port.name)) {
-                let mtu = u16::try_from(facts.mtu).unwrap_or(u16::MAX);
-                least
-                    .entry(bridge.clone())
-                    .and_modify(|known: &mut u16| *known = mtu.min(*known))
-                    .or_insert(mtu);
-            }
-        }
-        least
     }
 }
 

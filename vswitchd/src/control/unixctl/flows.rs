@@ -64,12 +64,15 @@ fn matches_of(flow: &Flow) -> String {
     words.join(",")
 }
 
-/// The same with the priority behind, as a trace has it.
+/// The same with priority and cookie behind, as a trace has it.
 pub(super) fn traced(flow: &Flow) -> String {
     let mut text = fields_of(&flow.matches).join(",");
     let comma = if text.is_empty() { "" } else { ", " };
     // Writing to a String cannot fail.
     let _ = write!(text, "{comma}priority {}", flow.priority);
+    if flow.cookie != 0 {
+        let _ = write!(text, ", cookie {:#x}", flow.cookie);
+    }
     text
 }
 

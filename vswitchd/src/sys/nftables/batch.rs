@@ -2,15 +2,22 @@
 //! whole or not at all.
 //!
 //! Numbers are those of linux/netfilter/nf_tables.h and linux/netfilter/nfnetlink.h; whole numbers in attributes are
-//! big-endian. Every message is about one table of the family `inet`. Not here: which rules there should be.
+//! big-endian. Every message is about one table. Not here: which rules there should be.
 
 use crate::sys::socket::set_send_queue;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkBuffer};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 use std::io;
 
-/// NFPROTO_INET: IPv4 and IPv6 in one table.
-const INET: u8 = 1;
+/// What packets a table meets.
+#[derive(Clone, Copy)]
+pub(super) enum Family {
+    /// NFPROTO_INET: IPv4 and IPv6.
+    Inet = 1,
+    /// NFPROTO_NETDEV: whatever comes in by an interface.
+    Netdev = 5,
+}
+
 /// NFNL_SUBSYS_NFTABLES.
 const SUBSYSTEM: u8 = 10;
 /// NFNL_MSG_BATCH_BEGIN.
@@ -38,6 +45,7 @@ enum Message {
     NewTable = 0,
     DelTable = 2,
     NewChain = 3,
+    DelChain = 5,
     NewRule = 6,
     NewSet = 9,
     NewElement = 12,
@@ -96,9 +104,20 @@ pub(super) enum Base {
     Transport = 2,
 }
 
+/// A socket to nftables in the calling thread's network namespace.
+pub(super) fn open() -> io::Result<Socket> {
+    let mut socket = Socket::new(NETLINK_NETFILTER)?;
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    set_send_queue(&socket, LARGEST)?;
+    socket.set_cap_ack(true)?;
+    Ok(socket)
+}
+
 /// Messages for one table, in order.
 pub(super) struct Batch {
-    table: &'static str,
+    family: Family,
+    table: String,
     bytes: Vec<u8>,
     /// What each message does, from the second on, for the error that names it.
     steps: Vec<String>,
@@ -108,8 +127,9 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    pub(super) fn new(table: &'static str) -> Self {
-        let mut batch = Self { table, bytes: Vec::new(), steps: Vec::new(), last: 0, sets: 0 };
+    pub(super) fn new(family: Family, table: &str) -> Self {
+        let mut batch =
+            Self { family, table: table.to_owned(), bytes: Vec::new(), steps: Vec::new(), last: 0, sets: 0 };
         batch.message(BATCH_BEGIN, 0, 0, SUBSYSTEM.into(), |_| ());
         batch
     }
@@ -117,6 +137,13 @@ impl Batch {
     /// Makes the table; there being one is fine.
     pub(super) fn add_table(&mut self) {
         self.step("adding the table", Message::NewTable, NLM_F_CREATE, |_| ());
+    }
+
+    /// Makes a table that ends with the socket that the batch is sent by, and that nobody else may change.
+    pub(super) fn add_own_table(&mut self) {
+        /// NFT_TABLE_F_OWNER.
+        const OWNER: u32 = 2;
+        self.step("adding the table", Message::NewTable, NLM_F_CREATE, |batch| batch.number(2, OWNER));
     }
 
     /// Makes the table; EEXIST where there is one.
@@ -173,6 +200,28 @@ impl Batch {
         });
     }
 
+    /// Makes a chain that drops whatever comes in by the interface called `name`, behind packet sockets and before the
+    /// host's own stack; it is called like it.
+    pub(super) fn add_ingress(&mut self, name: &str) {
+        /// NF_NETDEV_INGRESS.
+        const INGRESS: u32 = 0;
+        self.step(&format!("adding chain {name}"), Message::NewChain, NLM_F_CREATE, |batch| {
+            batch.text(3, name);
+            batch.nested(4, |batch| {
+                batch.number(1, INGRESS);
+                batch.number(2, 0);
+                batch.text(3, name);
+            });
+            batch.number(5, Verdict::Drop as u32);
+            batch.text(7, "filter");
+        });
+    }
+
+    /// Deletes a chain; ENOENT without one.
+    pub(super) fn delete_chain(&mut self, name: &str) {
+        self.step(&format!("deleting chain {name}"), Message::DelChain, 0, |batch| batch.text(3, name));
+    }
+
     /// Puts a rule behind those of `chain`.
     pub(super) fn add_rule(&mut self, chain: &str, rule: impl FnOnce(Rule<'_>)) {
         let flags = NLM_F_CREATE | NLM_F_APPEND;
@@ -184,7 +233,12 @@ impl Batch {
 
     /// Hands everything over to the calling thread's network namespace. The kernel does all of it or nothing; the
     /// error has the kernel's kind and says which step it was.
-    pub(super) fn commit(mut self) -> io::Result<()> {
+    pub(super) fn commit(self) -> io::Result<()> {
+        self.commit_by(&mut open()?)
+    }
+
+    /// The same by `socket`, which was opened in that namespace; of one that failed nothing more is to be sent.
+    pub(super) fn commit_by(mut self, socket: &mut Socket) -> io::Result<()> {
         // One acknowledgement: that of the last step. It is given when all is done.
         let last = FIRST + u32::try_from(self.steps.len()).unwrap_or(u32::MAX - FIRST);
         let at = self.last + 6;
@@ -192,11 +246,6 @@ impl Batch {
         self.bytes[at..at + 2].copy_from_slice(&flags.to_ne_bytes());
         self.message(BATCH_END, 0, 0, SUBSYSTEM.into(), |_| ());
 
-        let mut socket = Socket::new(NETLINK_NETFILTER)?;
-        socket.bind_auto()?;
-        socket.connect(&SocketAddr::new(0, 0))?;
-        set_send_queue(&socket, LARGEST)?;
-        socket.set_cap_ack(true)?;
         let sent = socket.send(&self.bytes, 0)?;
         if sent < self.bytes.len() {
             return Err(io::ErrorKind::WriteZero.into());
@@ -238,9 +287,9 @@ impl Batch {
     fn step(&mut self, what: &str, message: Message, flags: u16, body: impl FnOnce(&mut Self)) {
         self.steps.push(what.to_owned());
         let kind = u16::from(SUBSYSTEM) << 8 | message as u16;
-        let table = self.table;
-        self.message(kind, flags, INET, 0, |batch| {
-            batch.text(1, table);
+        let table = self.table.clone();
+        self.message(kind, flags, self.family as u8, 0, |batch| {
+            batch.text(1, &table);
             body(batch);
         });
     }

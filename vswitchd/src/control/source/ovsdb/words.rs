@@ -9,6 +9,8 @@ use vswitch_core::Mac;
 /// What a database wishes, whole.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Wish {
+    /// The UUID of the database's row of `Open_vSwitch`: no two databases have the same.
+    pub system: String,
     /// `Open_vSwitch.next_cfg` as it was when this was read.
     pub next_cfg: i64,
     /// `Open_vSwitch.other_config:stats-update-interval`, in milliseconds, 5000 or more.

@@ -39,9 +39,11 @@ const STATS_INTERVAL_MS: u64 = 5000;
 pub fn read(database: &Database) -> Wish {
     let mut reader = Reader::new(database);
     let systems = database.tables.get("Open_vSwitch");
-    let Some(system) = systems.and_then(|rows| rows.values().next()).map(Columns::new) else {
+    let Some((uuid, system)) = systems.and_then(|rows| rows.iter().next()) else {
         return reader.finish();
     };
+    let system = Columns::new(system);
+    reader.wish.system = uuid.to_string();
     reader.wish.next_cfg = system.integer("next_cfg").unwrap_or_default();
     if let Some(wanted) = system.option("other_config", "stats-update-interval") {
         let wanted = wanted.trim().parse().unwrap_or(STATS_INTERVAL_MS);
