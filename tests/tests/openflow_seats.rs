@@ -165,11 +165,38 @@ fn flows_count_what_they_match_and_go_when_their_time_is_over(lab: &Lab, switch:
     stage.expect("b", &broadcast(2), &[("a", broadcast(2))]);
 }
 
+fn what_arrived_on_ports_that_go_elsewhere_stays_counted(lab: &Lab, switch: Switch) {
+    let seat = Seat::new(lab, "h", switch);
+    seat.bridge("br0");
+    seat.bridge("br1");
+    let stage = stage(lab, &seat, &["a", "b", "c"]);
+    let counted = |bridge: &str, frames: u64| {
+        let expected = format!("packet_count={frames} ");
+        until(&format!("{expected} of {bridge}"), PATIENCE, || {
+            let text = seat.sh(&format!("ovs-ofctl dump-aggregate {bridge}"));
+            text.contains(&expected).then_some(())
+        });
+    };
+    let one = broadcast(1);
+    for (port, others) in [("a", ["b", "c"]), ("b", ["a", "c"]), ("b", ["a", "c"]), ("c", ["a", "b"])] {
+        stage.expect(port, &one, &others.map(|other| (other, one.clone())));
+    }
+    seat.sh("ovs-vsctl del-port a -- del-port b -- add-port br1 b");
+    seat.settle();
+    stage.expect("c", &one, &[]);
+    counted("br0", 5);
+    counted("br1", 0);
+    stage.expect("b", &one, &[]);
+    counted("br1", 1);
+    counted("br0", 5);
+}
+
 on_seats! {
     stock: Stock, ours: Ours => {
         flows_lead_over_cables_into_tags_and_to_the_host,
         a_flow_for_a_port_that_is_not_there_waits_for_it,
         a_change_of_fail_mode_makes_the_table_that_of_a_new_bridge,
         flows_count_what_they_match_and_go_when_their_time_is_over,
+        what_arrived_on_ports_that_go_elsewhere_stays_counted,
     }
 }

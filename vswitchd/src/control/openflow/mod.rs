@@ -23,12 +23,11 @@ use crate::observe::log::{self, Level};
 use codec::{Message, Refusal, Writer};
 use crossbeam_channel::Receiver;
 use server::{Asked, MAX_CLIENTS, Request, Serving};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
-use vswitch_core::Instant;
-use vswitch_core::switch::Counters;
+use vswitch_core::{Instant, PortId};
 
 /// How soon a socket that cannot be had is tried again.
 const RETRY: Duration = Duration::from_secs(2);
@@ -45,6 +44,8 @@ pub(super) struct Openflow {
     next_try: Instant,
     /// When flows should be looked at that have timeouts.
     next_look: Option<Instant>,
+    /// What each port of a bridge had received when flows were last told.
+    received: HashMap<PortId, Count>,
 }
 
 impl fmt::Debug for Openflow {
@@ -63,6 +64,7 @@ impl Openflow {
             without: BTreeSet::new(),
             next_try: Instant::ZERO,
             next_look: None,
+            received: HashMap::new(),
         }
     }
 
@@ -136,7 +138,7 @@ impl Control {
             self.follow_openflow();
         }
         if self.openflow.next_look.is_some_and(|due| due <= now) {
-            self.settle_flows(|table| table.next_due(now).is_some());
+            self.settle_flows();
             self.ovs.bridges.values_mut().for_each(|bridge| bridge.flows.expire(now));
         }
         self.publish_flows()?;
@@ -184,8 +186,7 @@ impl Control {
                     }
                 } else {
                     self.publish_flows()?;
-                    let number = self.ovs.bridges.get(name).map(|bridge| bridge.number);
-                    self.settle_flows(|table| number == Some(table.bridge()));
+                    self.settle_flows();
                     let facts = Facts { now: clock::now(), ..Facts::default() };
                     if let Some(bridge) = self.ovs.bridges.get(name) {
                         stats_reply(request, asked.xid(), &bridge.flows, &facts, writer);
@@ -222,38 +223,36 @@ impl Control {
         if !self.ovs.bridges.values().any(|bridge| bridge.flows.is_changed()) {
             return Ok(());
         }
-        self.settle_flows(FlowTable::is_changed);
+        self.settle_flows();
         self.publish()?;
         self.ovs.bridges.values_mut().for_each(|bridge| bridge.flows.published());
         Ok(())
     }
 
-    /// Adds what was counted to the flows of the tables that `which` picks. A worker that is stuck is found elsewhere.
-    pub(super) fn settle_flows(&mut self, which: impl Fn(&FlowTable) -> bool) {
+    /// Adds to the flows what was counted since the last time. A worker that is stuck is found elsewhere.
+    pub(super) fn settle_flows(&mut self) {
         let Ok(counters) = self.counters() else { return };
+        let mut by_bridge: BTreeMap<&str, Count> = BTreeMap::new();
+        let mut received = HashMap::new();
+        for port in self.running.ports.values() {
+            let Some(bridge) = &port.config.bridge else { continue };
+            let counts = counters.port(port.id);
+            let count = Count { frames: counts.rx_frames, bytes: counts.rx_bytes };
+            let before = self.openflow.received.get(&port.id).copied().unwrap_or_default();
+            // The number may have been that of a port that is gone.
+            let more = if count.frames < before.frames { count } else { count.since(before) };
+            by_bridge.entry(bridge).or_default().add(more);
+            received.insert(port.id, count);
+        }
+        self.openflow.received = received;
         let count_of = |id: u32| {
             let count = counters.rule(id);
             Count { frames: count.frames, bytes: count.bytes }
         };
         let now = clock::now();
-        let names: Vec<String> = self.ovs.bridges.keys().cloned().collect();
-        for name in names {
-            let total = self.received(&name, &counters);
-            if let Some(bridge) = self.ovs.bridges.get_mut(&name)
-                && which(&bridge.flows)
-            {
-                bridge.flows.settle(count_of, total, now);
-            }
+        for (name, bridge) in &mut self.ovs.bridges {
+            let all = by_bridge.get(name.as_str()).copied().unwrap_or_default();
+            bridge.flows.settle(count_of, all, now);
         }
-    }
-
-    /// What all ports of a bridge have received.
-    fn received(&self, bridge: &str, counters: &Counters) -> Count {
-        let mut total = Count::default();
-        for port in self.running.ports.values().filter(|port| port.config.bridge.as_deref() == Some(bridge)) {
-            let counts = counters.port(port.id);
-            total.add(Count { frames: counts.rx_frames, bytes: counts.rx_bytes });
-        }
-        total
     }
 }

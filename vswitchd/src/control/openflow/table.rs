@@ -121,7 +121,7 @@ impl Count {
     }
 
     /// What was counted since `before`; nothing where less was counted.
-    const fn since(self, before: Self) -> Self {
+    pub(super) const fn since(self, before: Self) -> Self {
         Self {
             frames: self.frames.saturating_sub(before.frames),
             bytes: self.bytes.saturating_sub(before.bytes),
@@ -244,8 +244,6 @@ pub struct FlowTable {
     changed: bool,
     /// Whether the core has none, because one does what it does without.
     plain_in_force: bool,
-    /// What all ports of the bridge had received when that was last read.
-    total: Count,
     /// What was counted for flows, those that are gone among them.
     matched: Count,
     /// Frames that arrived on the bridge's ports.
@@ -266,7 +264,6 @@ impl FlowTable {
             fail_secure,
             changed: false,
             plain_in_force: false,
-            total: Count::default(),
             matched: Count::default(),
             looked_up: 0,
             free: BTreeSet::new(),
@@ -491,12 +488,10 @@ impl FlowTable {
         self.resting.extend(u16::try_from(id / BRIDGES));
     }
 
-    /// Adds what was counted since the last time. `count_of` is what the core has counted under a number, `total` what
-    /// all ports of the bridge have received: while a learning switch is in force, that is what its flow is counted
-    /// by. Call it before [`FlowTable::published`], with what was counted before the change.
-    pub fn settle(&mut self, count_of: impl Fn(u32) -> Count, total: Count, now: Instant) {
-        let all = total.since(self.total);
-        self.total = total;
+    /// Adds what was counted since the last time. `count_of` is what the core has counted under a number, `all` what the
+    /// ports of the bridge have received since then: while a learning switch is in force, its flow is counted by that.
+    /// Call it before [`FlowTable::published`], with what was counted before the change.
+    pub fn settle(&mut self, count_of: impl Fn(u32) -> Count, all: Count, now: Instant) {
         self.looked_up = self.looked_up.saturating_add(all.frames);
         for flow in &mut self.flows {
             let counted = count_of(flow.id);

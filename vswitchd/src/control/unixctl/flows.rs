@@ -26,7 +26,7 @@ impl Control {
             let offload = if offload { "n_offload_packets=0, n_offload_bytes=0, " } else { "" };
             format!("duration={secs}s, n_packets={frames}, n_bytes={bytes}, {offload}{flow}\n")
         };
-        self.settle_flows(|table| table.bridge() == number);
+        self.settle_flows();
         let now = clock::now();
         if let Some(bridge) = self.ovs.bridges.get(name) {
             let written = |flow: &Flow| {
