@@ -25,7 +25,7 @@ fn what_tools_write_is_wished_and_what_is_in_force_is_read_by_tools() {
         ("get open . ovs_version", format!("\"{OVS_VERSION}\"")),
         ("get open . db_version", OvsdbServer::schema()["version"].to_string()),
         ("get open . datapath_types", "[netdev, system]".to_owned()),
-        ("get open . iface_types", "[internal, tap]".to_owned()),
+        ("get open . iface_types", "[internal, patch, system, tap, vxlan]".to_owned()),
     ] {
         server.until(words, &expected);
     }
