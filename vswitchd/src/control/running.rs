@@ -8,7 +8,7 @@ use super::ports::{self, Settings};
 use super::underlay::Underlay;
 use crate::config::{Config, PeerConfig, PeerSource, Policing, PortConfig, PortKind};
 use crate::datapath::{PortLink, Setup, StuckError, Workers};
-use crate::link::{AnyLink, Peer, UdpPool};
+use crate::link::{AnyLink, Link as _, Peer, UdpPool};
 use crate::observe::log;
 use crate::slow::PeerState;
 use std::collections::{BTreeMap, VecDeque};
@@ -208,7 +208,9 @@ impl Running {
     /// The worker that reads the fewest ports.
     pub(super) fn idlest_worker(&self) -> usize {
         let mut reads = vec![0_usize; self.workers.max(1)];
-        for link in self.ports.values().filter_map(|port| port.link.as_ref()) {
+        let links = self.ports.values().filter_map(|port| port.link.as_ref());
+        // What comes by a tunnel arrives at the underlay's sockets, which every worker has.
+        for link in links.filter(|link| link.link.fd().is_some()) {
             if let Some(count) = reads.get_mut(link.worker) {
                 *count += 1;
             }
