@@ -269,7 +269,7 @@ impl Running {
     pub(super) fn publish(
         &mut self,
         config: &Config,
-        ovs: &Ovs,
+        ovs: &mut Ovs,
         workers: &Workers,
     ) -> Result<(), PublishError> {
         for peer in self.peers.values_mut() {
@@ -293,7 +293,9 @@ impl Running {
                 peer.link = link.map(|link| Arc::new(PortLink { port: peer.id, worker: 0, link }));
             }
         }
-        let mut bridges = ovs.core_bridges();
+        let id_of =
+            |name: &str| self.ports.get(name).filter(|port| port.config.bridge.is_some()).map(|port| port.id);
+        let mut bridges = ovs.core_bridges(id_of);
         bridges[0] = bridge(config);
         let ports = self.ports.values().filter_map(|port| {
             let number = ovs.bridge_of(&port.config)?;
@@ -319,6 +321,7 @@ impl Running {
             receivers: self.underlay.receivers(),
             busy_poll: Duration::from_micros(config.datapath.busy_poll.into()),
             fresh: std::mem::take(&mut self.fresh),
+            fresh_mirrors: ovs.take_fresh_mirrors(),
         });
         workers.apply(&self.setup)?;
         Ok(())
@@ -429,6 +432,8 @@ fn core_port(port: &RunningPort, bridge: u8, config: &Config, node: &str) -> Por
     core.mtu = port.path_mtu;
     core.bridge = bridge;
     core.priority_tags = port.config.priority_tags;
+    core.mcast_flood = port.config.mcast_flood;
+    core.mcast_flood_reports = port.config.mcast_flood_reports;
     core.mac_limit = port_mac_limit(&port.config, config);
     core.guard = port.config.guard_for(node).map(Arc::new);
     core.policers = port.policers.clone();
