@@ -253,6 +253,7 @@ impl Control {
     /// Gives the workers what runs now.
     pub(super) fn publish(&mut self) -> Result<(), PublishError> {
         self.running.publish(&self.file, &mut self.ovs, &self.workers)?;
+        self.forget_stations();
         self.tell_snooping();
         Ok(())
     }

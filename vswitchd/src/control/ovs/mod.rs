@@ -50,6 +50,8 @@ pub(super) struct Ovs {
     mirror_numbers: mirrors::Numbers,
     /// What mirrors had copied when that was last read, by bridge and name.
     copied: BTreeMap<(String, String), (u64, u64)>,
+    /// Numbers of bridges that are to forget their stations once they are published as they are wished.
+    forgetful: Vec<u8>,
     /// Bridges that snoop, as the slow path was last told.
     snooped: Vec<SnoopedBridge>,
 }
@@ -84,6 +86,7 @@ impl Default for Ovs {
             statistics: BTreeMap::new(),
             mirror_numbers: mirrors::Numbers::default(),
             copied: BTreeMap::new(),
+            forgetful: Vec::new(),
             snooped: Vec::new(),
         }
     }
@@ -135,6 +138,9 @@ impl Ovs {
         self.bridges.retain(|name, _| self.wish.bridges.iter().any(|bridge| bridge.name == *name));
         for config in &self.wish.bridges {
             if let Some(bridge) = self.bridges.get_mut(&config.name) {
+                if bridge.config.flood_vlans != config.flood_vlans {
+                    self.forgetful.push(bridge.number);
+                }
                 bridge.config = config.clone();
                 continue;
             }
