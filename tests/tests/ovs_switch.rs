@@ -433,6 +433,7 @@ on_seats! {
         vlans_of_access_and_trunk_ports_are_dressed_as_the_columns_say,
         a_dot1q_tunnel_wraps_what_customers_send,
         bridges_are_apart_until_a_patch_joins_them,
+        mirrors_copy_what_they_select,
         a_secure_bridge_that_nobody_gave_a_flow_carries_nothing,
         bridge_protocols_stay_local_unless_the_bridge_forwards_them,
         a_protected_port_talks_to_others_only,
@@ -443,7 +444,6 @@ on_seats! {
 
 on_seats! {
     stock_alone: Stock => {
-        mirrors_copy_what_they_select,
         a_secure_bridge_without_flows_carries_nothing,
         flows_of_ovs_ofctl_say_where_frames_go,
     }

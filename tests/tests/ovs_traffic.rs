@@ -205,6 +205,7 @@ on_seats! {
         ping_between_hosts_on_service_vlans,
         ping_over_a_vxlan_tunnel,
         ping_over_a_vxlan_tunnel_on_ipv6,
+        a_mirror_sees_the_traffic_of_others,
     }
 }
 
@@ -213,6 +214,5 @@ on_seats! {
         ping_and_a_transfer_between_two_ports,
         traffic_through_a_cable_between_two_bridges,
         flows_that_drop_and_pass_what_they_match,
-        a_mirror_sees_the_traffic_of_others,
     }
 }
