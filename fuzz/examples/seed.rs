@@ -11,6 +11,7 @@ use std::path::Path;
 use vswitch_core::Vni;
 use vswitch_core::wire::{ip, neigh, vxlan};
 use vswitch_tests::cni_body::CNI_SEEDS;
+use vswitch_tests::openflow_body::openflow_seeds;
 use vswitch_tests::ovsdb_body::ovsdb_seeds;
 use vswitch_tests::pcap;
 
@@ -57,6 +58,9 @@ fn main() -> io::Result<()> {
     seed(home, "probe", &probings())?;
     seed(home, "cluster", &cluster_lives())?;
     seed(home, "cni", &CNI_SEEDS.iter().map(|text| text.as_bytes().to_vec()).collect())?;
+    // Each message, and all of them one after the other.
+    let messages = openflow_seeds();
+    seed(home, "openflow", &messages.iter().cloned().chain([messages.concat()]).collect())?;
     seed(home, "ovsdb", &ovsdb_seeds().into_iter().map(|text| [&[7], text.as_bytes()].concat()).collect())?;
     seed(home, "config", &files)
 }

@@ -20,6 +20,8 @@ pub mod neigh_body;
 pub mod node;
 pub mod numbered;
 pub mod offload_body;
+pub mod openflow_body;
+pub mod openflow_seat;
 pub mod ovs;
 pub mod ovs_seat;
 pub mod ovsdb_body;

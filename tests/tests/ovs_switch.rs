@@ -435,17 +435,12 @@ on_seats! {
         bridges_are_apart_until_a_patch_joins_them,
         mirrors_copy_what_they_select,
         a_secure_bridge_that_nobody_gave_a_flow_carries_nothing,
+        a_secure_bridge_without_flows_carries_nothing,
+        flows_of_ovs_ofctl_say_where_frames_go,
         bridge_protocols_stay_local_unless_the_bridge_forwards_them,
         a_protected_port_talks_to_others_only,
         a_port_that_goes_to_another_bridge_takes_its_stations_along,
         static_stations_are_sent_to_and_never_move,
-    }
-}
-
-on_seats! {
-    stock_alone: Stock => {
-        a_secure_bridge_without_flows_carries_nothing,
-        flows_of_ovs_ofctl_say_where_frames_go,
     }
 }
 

@@ -200,19 +200,14 @@ fn a_mirror_sees_the_traffic_of_others(lab: &Lab, switch: Switch) {
 
 on_seats! {
     stock: Stock, ours: Ours => {
+        ping_and_a_transfer_between_two_ports,
+        traffic_through_a_cable_between_two_bridges,
+        flows_that_drop_and_pass_what_they_match,
         ping_between_hosts_on_vlans_of_a_trunk,
         ping_between_hosts_on_the_native_vlan_of_a_trunk,
         ping_between_hosts_on_service_vlans,
         ping_over_a_vxlan_tunnel,
         ping_over_a_vxlan_tunnel_on_ipv6,
         a_mirror_sees_the_traffic_of_others,
-    }
-}
-
-on_seats! {
-    stock_alone: Stock => {
-        ping_and_a_transfer_between_two_ports,
-        traffic_through_a_cable_between_two_bridges,
-        flows_that_drop_and_pass_what_they_match,
     }
 }

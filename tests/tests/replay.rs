@@ -11,6 +11,7 @@ use vswitch_tests::config_body::config_body;
 use vswitch_tests::guard_body::guard_body;
 use vswitch_tests::neigh_body::neigh_body;
 use vswitch_tests::offload_body::{any_bytes_body, changed_train_body, cut_merge_body};
+use vswitch_tests::openflow_body::openflow_body;
 use vswitch_tests::prober_body::prober_body;
 use vswitch_tests::switch_body::switch_body;
 use vswitch_tests::vxlan_body::vxlan_body;
@@ -35,6 +36,7 @@ fn body(target: &str, data: &[u8]) {
         "neigh" => {
             let _ = neigh_body(data);
         }
+        "openflow" => openflow_body(data),
         "probe" => prober_body(data),
         other => panic!("tests/data/crashes/{other} is the directory of no fuzz target"),
     }

@@ -8,6 +8,7 @@ use super::apply::is_waiting;
 use super::cni::Cni;
 use super::leases::Waiting;
 use super::mesh::Mesh;
+use super::openflow::Openflow;
 use super::ovs::Ovs;
 use super::ports;
 use super::rpc::{Failed, ReloadAnswer, RpcError};
@@ -81,6 +82,7 @@ pub struct Control {
     pub(super) mesh: Mesh,
     pub(super) cni: Cni,
     pub(super) ovs: Ovs,
+    pub(super) openflow: Openflow,
     pub(super) unixctl: Unixctl,
     /// Interfaces whose frames the host's own stack does not see.
     pub(super) claims: Claims,
@@ -189,6 +191,7 @@ impl Control {
             keeper,
             kept,
             unixctl: Unixctl::start(&options.unixctl, Arc::clone(&wake))?,
+            openflow: Openflow::new(Arc::clone(&wake)),
             mesh: Mesh::new(wake),
             cni,
             ovs: Ovs::default(),
@@ -258,7 +261,12 @@ impl Control {
             }
             self.answer_waiting();
             self.report_to_ovsdb();
-            let due = [self.mesh.next_due(), self.waiting.next_due(), self.ovs_report_due()];
+            let due = [
+                self.mesh.next_due(),
+                self.waiting.next_due(),
+                self.ovs_report_due(),
+                self.openflow.next_due(),
+            ];
             let due = due.into_iter().flatten();
             let due = due.fold(self.next_look, Instant::min);
             let wait = due.since(clock::now()).max(Duration::from_millis(1));
@@ -294,6 +302,7 @@ impl Control {
                 let Ok(request) = self.requests.try_recv() else { break };
                 self.answer(request);
             }
+            self.answer_openflow()?;
             if self.answer_unixctl() {
                 return Ok(());
             }

@@ -12,6 +12,7 @@ mod kept;
 mod leases;
 mod mesh;
 mod objects;
+pub mod openflow;
 mod ovs;
 pub mod plan;
 mod ports;

@@ -371,9 +371,13 @@ impl Netlink {
         let mut bytes = vec![0; request.buffer_len()];
         request.serialize(&mut bytes);
         self.socket.send(&bytes, 0)?;
+        // The kernel puts as many answers into one datagram as fit into what the last one was read into.
+        let mut bytes = Vec::with_capacity(DATAGRAM);
         loop {
-            let (bytes, _) = match self.socket.recv_from_full() {
+            bytes.clear();
+            match self.socket.recv(&mut bytes, libc::MSG_TRUNC) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Ok(len) if len > DATAGRAM => return Err(io::ErrorKind::InvalidData.into()),
                 received => received?,
             };
             let mut rest = bytes.as_slice();
@@ -399,6 +403,9 @@ impl Netlink {
         }
     }
 }
+
+/// The largest datagram that is read. The kernel makes answers of up to 32 KiB, and single ones of up to 64.
+const DATAGRAM: usize = 128 << 10;
 
 fn garbled(error: netlink_packet_core::DecodeError) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)

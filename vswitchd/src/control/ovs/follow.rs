@@ -32,7 +32,17 @@ impl Control {
             log::warn("not carried out", &[("source", &"ovsdb"), ("reason", complaint)]);
         }
         self.ovs.awaited = false;
+        let stays: BTreeMap<&str, &PortConfig> =
+            wish.ports.iter().map(|port| (port.name.as_str(), port)).collect();
+        let goes =
+            |port: &PortConfig| stays.get(port.name.as_str()).is_none_or(|new| new.bridge != port.bridge);
+        if self.ovs.wish.ports.iter().any(goes) {
+            // What arrived on it stays counted for the flows of its bridge.
+            self.settle_flows();
+        }
         self.ovs.changed |= self.ovs.take(wish);
+        // Before the database hears that the bridges are there: then ovs-ofctl finds them.
+        self.follow_openflow();
         self.ovs.next_report = Instant::ZERO;
         true
     }

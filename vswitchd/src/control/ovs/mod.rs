@@ -11,10 +11,14 @@ mod snooping;
 mod system;
 
 pub(super) use ofports::OFPP_LOCAL;
+pub(super) use report::statistics_of;
+pub(super) use system::System;
 
+use super::openflow::FlowTable;
 use super::rpc::Failed;
 use super::source::ovsdb::{Ovsdb, Wish};
 use crate::config::{BridgeConfig, PortConfig};
+use crate::datapath::clock;
 use crate::slow::SnoopedBridge;
 use std::collections::BTreeMap;
 use vswitch_core::port::Segment;
@@ -67,6 +71,8 @@ pub(super) struct OvsBridge {
     pub(super) mac: Mac,
     /// Its datapath id: known with that.
     pub(super) datapath_id: u64,
+    /// Its flows.
+    pub(super) flows: FlowTable,
 }
 
 impl Default for Ovs {
@@ -114,12 +120,20 @@ impl Ovs {
         let mut bridges = vec![Bridge::default(); count];
         for (name, bridge) in &self.bridges {
             let config = &bridge.config;
+            let numbers: BTreeMap<u16, &str> = if bridge.flows.is_plain() {
+                BTreeMap::new()
+            } else {
+                let of_bridge =
+                    self.wish.ports.iter().filter(|port| port.bridge.as_deref() == Some(name.as_str()));
+                of_bridge
+                    .filter_map(|port| Some((*self.ofports.get(&port.name)?, port.name.as_str())))
+                    .collect()
+            };
             bridges[usize::from(bridge.number)] = Bridge {
                 forward_bpdu: config.forward_bpdu,
                 flood_vlans: config.flood_vlans.clone(),
                 vlan_limit: if config.vlan_limit == 1 { 1 } else { 2 },
-                // Nobody can add a flow yet, and without one such a bridge drops.
-                rules: config.fail_secure.then(Vec::new),
+                rules: bridge.flows.rules(|number| id_of(numbers.get(&number)?)),
                 mirrors: self.core_mirrors(name, &id_of),
                 snooping: config
                     .snooping
@@ -142,11 +156,18 @@ impl Ovs {
                     self.forgetful.push(bridge.number);
                 }
                 bridge.config = config.clone();
+                bridge.flows.set_fail_secure(config.fail_secure, clock::now());
                 continue;
             }
             let taken = |number: u8| self.bridges.values().any(|bridge| bridge.number == number);
             let Some(number) = (1..Segment::BRIDGES).find(|number| !taken(*number)) else { continue };
-            let bridge = OvsBridge { number, config: config.clone(), mac: Mac::from_u64(0), datapath_id: 0 };
+            let bridge = OvsBridge {
+                number,
+                config: config.clone(),
+                mac: Mac::from_u64(0),
+                datapath_id: 0,
+                flows: FlowTable::new(number, config.fail_secure, clock::now()),
+            };
             self.bridges.insert(config.name.clone(), bridge);
         }
         self.number_ports();

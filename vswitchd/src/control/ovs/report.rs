@@ -82,7 +82,7 @@ impl Control {
         }
     }
 
-    fn interface_report(&self, port: &RunningPort, system: &System) -> InterfaceReport {
+    pub(in super::super) fn interface_report(&self, port: &RunningPort, system: &System) -> InterfaceReport {
         let config = &port.config;
         let mut report = InterfaceReport { error: port.reason.clone(), ..InterfaceReport::default() };
         let is_patch = matches!(config.kind, PortKind::Patch { .. });
@@ -113,7 +113,7 @@ impl Control {
 }
 
 /// Open vSwitch's counters of one port.
-fn statistics_of(counters: &Counters, id: PortId) -> BTreeMap<String, u64> {
+pub(in super::super) fn statistics_of(counters: &Counters, id: PortId) -> BTreeMap<String, u64> {
     let counts = counters.port(id);
     let sum = |reasons: &dyn Fn(DropReason) -> bool| -> u64 {
         DropReason::ALL

@@ -16,13 +16,14 @@ use vswitch_core::Mac;
 pub(super) type Carriers = BTreeMap<String, (u32, u64)>;
 
 /// The interfaces of the operating system, as they are at one moment.
-pub(super) struct System {
+#[derive(Debug)]
+pub(in super::super) struct System {
     facts: HashMap<String, Facts>,
     drivers: Option<Ethtool>,
 }
 
 impl System {
-    pub(super) fn look() -> Self {
+    pub(in super::super) fn look() -> Self {
         let facts = Netlink::open().and_then(|mut netlink| netlink.all_facts()).unwrap_or_else(|error| {
             log::limited(log::Level::Warn, "facts", "interfaces not looked at", &[("reason", &error)]);
             Vec::new()

@@ -12,7 +12,7 @@ mod flow;
 mod flows;
 mod general;
 mod mdb;
-mod place;
+pub(super) mod place;
 mod serve;
 mod trace;
 mod wire;

@@ -41,7 +41,7 @@ fn os(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> PlaceError {
 }
 
 /// The run directory: OVS_RUNDIR, or /run/openvswitch.
-pub(super) fn run_directory() -> PathBuf {
+pub(in super::super) fn run_directory() -> PathBuf {
     std::env::var_os("OVS_RUNDIR")
         .filter(|path| !path.is_empty())
         .map_or_else(|| RUN_DIRECTORY.into(), Into::into)
@@ -51,7 +51,7 @@ pub(super) fn run_directory() -> PathBuf {
 ///
 /// # Errors
 /// [`PlaceError::Os`].
-pub(super) fn make_directory(path: &Path) -> Result<(), PlaceError> {
+pub(in super::super) fn make_directory(path: &Path) -> Result<(), PlaceError> {
     DirBuilder::new().recursive(true).mode(0o755).create(path).map_err(os("create directory", path))
 }
 
@@ -62,7 +62,7 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 
 /// A locked pidfile; removed when dropped.
 #[derive(Debug)]
-pub(super) struct Pidfile {
+pub(in super::super) struct Pidfile {
     path: PathBuf,
     /// Whoever closes any descriptor of it gives the lock up.
     file: File,
@@ -74,7 +74,7 @@ impl Pidfile {
     ///
     /// # Errors
     /// [`PlaceError`]; nothing that was there is touched then.
-    pub(super) fn take(path: &Path) -> Result<Self, PlaceError> {
+    pub(in super::super) fn take(path: &Path) -> Result<Self, PlaceError> {
         let own = beside(path, &format!(".tmp{}", std::process::id()));
         let mut file = open(&own, true).map_err(os("create", &own))?;
         let written = lock::take(&file)
@@ -133,12 +133,12 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 
 /// A listening socket, for its owner alone; its file is removed when dropped.
 #[derive(Debug)]
-pub(super) struct Socket {
-    pub(super) listener: UnixListener,
+pub(in super::super) struct Socket {
+    pub(in super::super) listener: UnixListener,
     path: PathBuf,
     file: Option<(u64, u64)>,
     /// Who runs this daemon.
-    pub(super) owner: u32,
+    pub(in super::super) owner: u32,
 }
 
 impl Socket {
@@ -146,7 +146,7 @@ impl Socket {
     ///
     /// # Errors
     /// [`PlaceError::Os`]: also when another process answers there, or what is there is no socket.
-    pub(super) fn bind(path: &Path) -> Result<Self, PlaceError> {
+    pub(in super::super) fn bind(path: &Path) -> Result<Self, PlaceError> {
         match UnixStream::connect(path) {
             Ok(_) => return Err(os("listen on", path)(ErrorKind::AddrInUse.into())),
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {}
@@ -184,7 +184,7 @@ impl Drop for Socket {
 }
 
 /// Removes the sockets that killed daemons of this program left in the run directory.
-pub(super) fn sweep(directory: &Path, program: &str) {
+pub(in super::super) fn sweep(directory: &Path, program: &str) {
     let Ok(entries) = fs::read_dir(directory) else { return };
     for path in entries.flatten().map(|entry| entry.path()) {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();

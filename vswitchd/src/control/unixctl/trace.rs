@@ -5,11 +5,13 @@
 //! [`super::flow`] and [`super::fields`]).
 
 use super::super::daemon::Control;
+use super::super::openflow::FlowAction;
 use super::super::ovs::OFPP_LOCAL;
 use super::bridges::{Seen, datapath_number};
 use super::commands::Answer;
 use super::fields::{self, describe, tags};
 use super::flow::{Flow, parse_hex};
+use super::flows;
 use crate::config::PortKind;
 use crate::datapath::clock;
 use std::fmt::Write as _;
@@ -112,12 +114,19 @@ impl Control {
         let described = describe(&frame, &in_port);
         let mut text = format!("Flow: {}\n\nbridge(\"{bridge}\")\n", described.flow);
         let _ = writeln!(text, "{}", "-".repeat(bridge.len() + 10));
-        text.push_str(" 0. priority 0\n    NORMAL\n");
         let actions = if let Some(port) = port {
             let story = self.explain(port, &flow, &frame)?;
+            self.tell_flow(&mut text, bridge, &story, port, &ports);
             self.tell(&mut text, &story);
             self.actions(&story, &frame, asked.names)
         } else {
+            // With flows of its own it may do anything; from a port that is not there nothing comes.
+            match self.flow_table(bridge) {
+                None => text.push_str(" 0. priority 0\n    NORMAL\n"),
+                Some(table) => table.flows().iter().filter(|_| table.is_plain()).for_each(|flow| {
+                    let _ = writeln!(text, " 0. {}\n    NORMAL", flows::traced(flow));
+                }),
+            }
             let _ = writeln!(text, "     >>>> received packet on unknown port {in_port} <<<<");
             text.push_str("     >> no input bundle, dropping\n");
             "drop".to_owned()
@@ -156,6 +165,39 @@ impl Control {
         Ok(worker.explain(clock::now(), arrival, &datagram))
     }
 
+    /// Which flow of `bridge` the frame matches first, and what that does, in Open vSwitch's form. Nothing, where the
+    /// frame did not come so far.
+    fn tell_flow(&self, text: &mut String, bridge: &str, story: &Explanation, from: &Seen, ports: &[Seen]) {
+        let asked = story.steps.iter().find_map(|step| match step {
+            Step::Matched { rule } => Some(self.flow_of(*rule)),
+            Step::Dropped { reason: DropReason::NoFlow, .. } => Some(None),
+            _ => None,
+        });
+        let plain = self.flow_table(bridge).filter(|table| table.is_plain());
+        let flow = match (asked, plain.and_then(|table| table.flows().first())) {
+            (_, Some(flow)) | (Some(Some(flow)), None) => flow,
+            (Some(None), None) => return text.push_str(" 0. No match.\n    drop\n"),
+            (None, None) => {
+                if self.flow_table(bridge).is_none() {
+                    text.push_str(" 0. priority 0\n    NORMAL\n");
+                }
+                return;
+            }
+        };
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, " 0. {}", flows::traced(flow));
+        for (word, action) in flows::actions_of(flow).iter().zip(flow.actions.iter().map(Some).chain([None]))
+        {
+            let _ = writeln!(text, "    {word}");
+            let Some(FlowAction::Output(number)) = action else { continue };
+            if u32::from(*number) == from.number {
+                text.push_str("     >> skipping output to input port\n");
+            } else if !ports.iter().any(|port| port.number == u32::from(*number)) {
+                text.push_str("     >> Nonexistent output port\n");
+            }
+        }
+    }
+
     /// The steps, in our words, and in Open vSwitch's where it has some for it.
     fn tell(&self, text: &mut String, story: &Explanation) {
         let names = self.names();
@@ -177,7 +219,17 @@ impl Control {
                 _ => None,
             };
             let mark = if matches!(step, Step::Dropped { .. }) { ">>" } else { "->" };
-            let _ = writeln!(text, "     {mark} {}", step.text(&name));
+            let said = match step {
+                Step::Matched { rule } => self.flow_of(*rule).map(|flow| {
+                    format!(
+                        "matches flow {}, actions {}",
+                        flows::traced(flow),
+                        flows::actions_of(flow).join(",")
+                    )
+                }),
+                _ => None,
+            };
+            let _ = writeln!(text, "     {mark} {}", said.unwrap_or_else(|| step.text(&name)));
             if let Some(theirs) = theirs {
                 let _ = writeln!(text, "     {theirs}");
             }
