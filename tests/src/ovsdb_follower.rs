@@ -41,6 +41,16 @@ impl Follower {
         self.woken.load(Ordering::SeqCst)
     }
 
+    /// Waits until there were `count` wishes; a wish is there a moment before control is woken for it.
+    ///
+    /// # Panics
+    /// When there were not, or more.
+    #[track_caller]
+    pub fn until_wishes(&self, count: usize) {
+        let wishes = until("a wish", PATIENCE, || Some(self.wishes()).filter(|wishes| *wishes >= count));
+        assert_eq!(wishes, count);
+    }
+
     /// The newest wish, if there is any.
     pub fn try_wish(&mut self) -> Option<&Wish> {
         if let Some(newest) = self.source.wishes().try_iter().last() {

@@ -25,7 +25,7 @@ fn what_tools_write_is_wished_and_what_is_in_force_is_read_by_tools() {
         ("get open . ovs_version", format!("\"{OVS_VERSION}\"")),
         ("get open . db_version", OvsdbServer::schema()["version"].to_string()),
         ("get open . datapath_types", "[netdev, system]".to_owned()),
-        ("get open . iface_types", "[internal, tap]".to_owned()),
+        ("get open . iface_types", "[internal, patch, system, tap, vxlan]".to_owned()),
     ] {
         server.until(words, &expected);
     }
@@ -66,7 +66,8 @@ fn what_we_write_is_no_wish_and_what_was_written_is_not_written_again() {
     server.vsctl("set bridge br0 external_ids:x=y");
     server.vsctl("add-port br0 p1");
     follower.until_ports(&["br0", "p1"]);
-    assert_eq!(follower.wishes(), 2, "one at first and one for the port");
+    // One at first and one for the port.
+    follower.until_wishes(2);
     follower.carry_out();
     follower.carry_out_with_mtu("br0", 1400);
     server.until("get interface br0 mtu", "1400");
@@ -150,7 +151,7 @@ fn who_does_not_hold_the_lock_waits_for_its_end_and_neither_wishes_nor_writes() 
     assert_eq!((client.watched(), second.wishes()), (1, 0));
     drop(first);
     second.until_ports(&["br0", "p1"]);
-    assert_eq!(second.wishes(), 1);
+    second.until_wishes(1);
     second.carry_out_with_mtu("br0", 1400);
     server.until("get interface br0 mtu", "1400");
 }
@@ -174,7 +175,7 @@ fn one_whose_lock_is_stolen_stops_and_goes_on_when_the_thief_ends() {
     assert_eq!(thief.watched(), 1, "the port was added");
     drop(thief);
     follower.until_ports(&["br0", "p1"]);
-    assert_eq!(follower.wishes(), wishes + 1);
+    follower.until_wishes(wishes + 1);
     follower.carry_out();
     server.until("get interface p1 ofport", "2");
 }
@@ -190,7 +191,7 @@ fn a_daemon_that_starts_beside_one_that_drives_the_switch_takes_over_when_that_e
     server.vsctl("add-port br0 p1");
     drop(other);
     follower.until_ports(&["br0", "p1"]);
-    assert_eq!(follower.wishes(), 1);
+    follower.until_wishes(1);
 }
 
 #[test]
