@@ -433,6 +433,7 @@ on_seats! {
         vlans_of_access_and_trunk_ports_are_dressed_as_the_columns_say,
         a_dot1q_tunnel_wraps_what_customers_send,
         bridges_are_apart_until_a_patch_joins_them,
+        mirrors_copy_what_they_select,
         a_secure_bridge_that_nobody_gave_a_flow_carries_nothing,
         a_secure_bridge_without_flows_carries_nothing,
         flows_of_ovs_ofctl_say_where_frames_go,
@@ -440,12 +441,6 @@ on_seats! {
         a_protected_port_talks_to_others_only,
         a_port_that_goes_to_another_bridge_takes_its_stations_along,
         static_stations_are_sent_to_and_never_move,
-    }
-}
-
-on_seats! {
-    stock_alone: Stock => {
-        mirrors_copy_what_they_select,
     }
 }
 

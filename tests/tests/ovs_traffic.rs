@@ -208,11 +208,6 @@ on_seats! {
         ping_between_hosts_on_service_vlans,
         ping_over_a_vxlan_tunnel,
         ping_over_a_vxlan_tunnel_on_ipv6,
-    }
-}
-
-on_seats! {
-    stock_alone: Stock => {
         a_mirror_sees_the_traffic_of_others,
     }
 }

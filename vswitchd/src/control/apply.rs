@@ -240,6 +240,8 @@ impl Control {
         if publish {
             self.replay_stations();
         }
+        let is_there = |name: &str| self.running.ports.get(name).is_some_and(RunningPort::is_up);
+        failed.extend(self.ovs.mirror_troubles(is_there));
         failed.extend(self.running.ports.iter().filter_map(|(name, port)| {
             let waiting = port.link.is_none() && port.reason.as_deref().is_some_and(is_waiting);
             let reason = port.reason.clone().filter(|_| !waiting)?;
@@ -250,7 +252,10 @@ impl Control {
 
     /// Gives the workers what runs now.
     pub(super) fn publish(&mut self) -> Result<(), PublishError> {
-        self.running.publish(&self.file, &self.ovs, &self.workers)
+        self.running.publish(&self.file, &mut self.ovs, &self.workers)?;
+        self.forget_stations();
+        self.tell_snooping();
+        Ok(())
     }
 
     /// Keeps what was counted for ports that go, so that no total ever falls.

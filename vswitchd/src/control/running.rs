@@ -271,7 +271,7 @@ impl Running {
     pub(super) fn publish(
         &mut self,
         config: &Config,
-        ovs: &Ovs,
+        ovs: &mut Ovs,
         workers: &Workers,
     ) -> Result<(), PublishError> {
         for peer in self.peers.values_mut() {
@@ -323,6 +323,7 @@ impl Running {
             receivers: self.underlay.receivers(),
             busy_poll: Duration::from_micros(config.datapath.busy_poll.into()),
             fresh: std::mem::take(&mut self.fresh),
+            fresh_mirrors: ovs.take_fresh_mirrors(),
         });
         workers.apply(&self.setup)?;
         Ok(())
@@ -433,6 +434,8 @@ fn core_port(port: &RunningPort, bridge: u8, config: &Config, node: &str) -> Por
     core.mtu = port.path_mtu;
     core.bridge = bridge;
     core.priority_tags = port.config.priority_tags;
+    core.mcast_flood = port.config.mcast_flood;
+    core.mcast_flood_reports = port.config.mcast_flood_reports;
     core.mac_limit = port_mac_limit(&port.config, config);
     core.guard = port.config.guard_for(node).map(Arc::new);
     core.policers = port.policers.clone();

@@ -34,6 +34,8 @@ pub struct Setup {
     pub busy_poll: Duration,
     /// Port numbers that were given out anew: their counts begin at zero.
     pub fresh: Vec<PortId>,
+    /// The same of mirrors' numbers.
+    pub fresh_mirrors: Vec<u32>,
 }
 
 impl Setup {

@@ -431,6 +431,9 @@ impl Thread {
             for port in &new.fresh {
                 worker.counters_mut().reset_port(*port);
             }
+            for mirror in &new.fresh_mirrors {
+                worker.counters_mut().reset_mirror(*mirror);
+            }
         }
         let mine = |link: &&Arc<PortLink>| link.worker == self.number;
         let kept = |link: &Arc<PortLink>, in_setup: &Setup| {

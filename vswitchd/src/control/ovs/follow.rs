@@ -5,6 +5,7 @@
 use super::super::apply::fail;
 use super::super::daemon::Control;
 use super::super::rpc::Failed;
+use super::super::running::RunningPort;
 use super::super::source::ovsdb::Ovsdb;
 use crate::config::{PortConfig, PortKind, TunnelConfig};
 use crate::observe::log;
@@ -85,6 +86,14 @@ impl Control {
             self.replace_mac_table(wanted);
         } else if self.ovs.changed {
             self.tune_bridges();
+        }
+    }
+
+    /// Forgets the stations of bridges whose `flood_vlans` have changed, as Open vSwitch does.
+    pub(in super::super) fn forget_stations(&mut self) {
+        for number in std::mem::take(&mut self.ovs.forgetful) {
+            let here = |port: &&RunningPort| self.ovs.bridge_of(&port.config) == Some(number);
+            self.running.ports.values().filter(here).for_each(|port| self.running.macs.flush_port(port.id));
         }
     }
 

@@ -4,8 +4,10 @@
 //! `report.rs`).
 
 mod follow;
+mod mirrors;
 mod ofports;
 mod report;
+mod snooping;
 mod system;
 
 pub(super) use ofports::OFPP_LOCAL;
@@ -17,9 +19,10 @@ use super::rpc::Failed;
 use super::source::ovsdb::{Ovsdb, Wish};
 use crate::config::{BridgeConfig, PortConfig};
 use crate::datapath::clock;
+use crate::slow::SnoopedBridge;
 use std::collections::BTreeMap;
 use vswitch_core::port::Segment;
-use vswitch_core::switch::Bridge;
+use vswitch_core::switch::{Bridge, Snooping};
 use vswitch_core::{Instant, Mac, PortId};
 
 /// Everything that control knows of an Open vSwitch database.
@@ -48,6 +51,13 @@ pub(super) struct Ovs {
     next_statistics: Instant,
     /// Counters of ports as they were last read.
     statistics: BTreeMap<String, BTreeMap<String, u64>>,
+    mirror_numbers: mirrors::Numbers,
+    /// What mirrors had copied when that was last read, by bridge and name.
+    copied: BTreeMap<(String, String), (u64, u64)>,
+    /// Numbers of bridges that are to forget their stations once they are published as they are wished.
+    forgetful: Vec<u8>,
+    /// Bridges that snoop, as the slow path was last told.
+    snooped: Vec<SnoopedBridge>,
 }
 
 /// A bridge that runs.
@@ -80,6 +90,10 @@ impl Default for Ovs {
             next_report: Instant::ZERO,
             next_statistics: Instant::ZERO,
             statistics: BTreeMap::new(),
+            mirror_numbers: mirrors::Numbers::default(),
+            copied: BTreeMap::new(),
+            forgetful: Vec::new(),
+            snooped: Vec::new(),
         }
     }
 }
@@ -99,7 +113,8 @@ impl Ovs {
         self.commons.get(bridge).and_then(|common| common.mtu).unwrap_or(1500)
     }
 
-    /// The bridges as the core takes them, by number, the file's, 0, as one of which nothing is said.
+    /// The bridges as the core takes them, by number, the file's, 0, as one of which nothing is said; `id_of` knows the
+    /// ports that run.
     pub(super) fn core_bridges(&self, id_of: impl Fn(&str) -> Option<PortId>) -> Vec<Bridge> {
         let count = self.bridges.values().map(|bridge| usize::from(bridge.number) + 1).max().unwrap_or(1);
         let mut bridges = vec![Bridge::default(); count];
@@ -119,6 +134,11 @@ impl Ovs {
                 flood_vlans: config.flood_vlans.clone(),
                 vlan_limit: if config.vlan_limit == 1 { 1 } else { 2 },
                 rules: bridge.flows.rules(|number| id_of(numbers.get(&number)?)),
+                mirrors: self.core_mirrors(name, &id_of),
+                snooping: config
+                    .snooping
+                    .as_ref()
+                    .map(|wished| Snooping { flood_unregistered: wished.flood_unregistered }),
                 ..Bridge::default()
             };
         }
@@ -127,11 +147,14 @@ impl Ovs {
 
     /// Takes `wish` as what is wished from now on; whether the bridges changed.
     pub(super) fn take(&mut self, wish: Wish) -> bool {
-        self.wish = wish;
+        let mirrors = std::mem::replace(&mut self.wish, wish).mirrors;
         let before: Vec<_> = self.bridges.iter().map(|(name, b)| (name.clone(), b.config.clone())).collect();
         self.bridges.retain(|name, _| self.wish.bridges.iter().any(|bridge| bridge.name == *name));
         for config in &self.wish.bridges {
             if let Some(bridge) = self.bridges.get_mut(&config.name) {
+                if bridge.config.flood_vlans != config.flood_vlans {
+                    self.forgetful.push(bridge.number);
+                }
                 bridge.config = config.clone();
                 bridge.flows.set_fail_secure(config.fail_secure, clock::now());
                 continue;
@@ -148,9 +171,8 @@ impl Ovs {
             self.bridges.insert(config.name.clone(), bridge);
         }
         self.number_ports();
-        !before
-            .iter()
-            .map(|(name, config)| (name, config))
-            .eq(self.bridges.iter().map(|(name, b)| (name, &b.config)))
+        self.number_mirrors();
+        let now = self.bridges.iter().map(|(name, bridge)| (name, &bridge.config));
+        mirrors != self.wish.mirrors || !before.iter().map(|(name, config)| (name, config)).eq(now)
     }
 }

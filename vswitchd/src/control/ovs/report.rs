@@ -31,6 +31,7 @@ impl Control {
             self.ovs.next_statistics = began.after(interval);
             if let Ok(counters) = self.counters() {
                 self.ovs.statistics = self.statistics(&counters);
+                self.ovs.copied = self.ovs.mirror_counts(&counters);
             }
         }
         let report = self.ovs_report();
@@ -77,7 +78,7 @@ impl Control {
             cur_cfg: ovs.wish.next_cfg,
             bridges: bridges.collect(),
             interfaces,
-            mirrors: BTreeMap::new(),
+            mirrors: ovs.copied.clone(),
         }
     }
 
