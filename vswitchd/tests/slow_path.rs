@@ -12,12 +12,13 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
-use vswitch_core::switch::{Bridge, Topology};
+use vswitch_core::switch::{Bridge, Groups, Snooping, Topology};
 use vswitch_core::{Attachment, Batch, Mac, MacTable, Offload, Port, PortId, Segment, Vlan};
+use vswitchd::config::SnoopingConfig;
 use vswitchd::datapath::{Event, PortLink, Punted, Setup, Workers, punts};
 use vswitchd::link::{AnyLink, Link as _, Memory};
 use vswitchd::observe::Directory;
-use vswitchd::slow::{Parts, SlowPath};
+use vswitchd::slow::{Parts, SlowPath, SnoopedBridge, SnoopedPort};
 use vswitchd::sys::event::wait_readable;
 
 /// More frames than any queue on the way takes.
@@ -134,10 +135,15 @@ impl Scene {
     fn plug_in(&mut self, number: u32, link: AnyLink) {
         let link = PortLink { port: port(number), worker: 0, link };
         self.links[port(number).index()] = Some(Arc::new(link));
+        self.apply(None);
+    }
+
+    fn apply(&self, groups: Option<Arc<Groups>>) {
         let setup = Setup {
             topology: Arc::clone(&self.topology),
             macs: Some(Arc::clone(&self.macs)),
             links: self.links.clone(),
+            groups,
             ..Setup::default()
         };
         self.workers.apply(&Arc::new(setup)).unwrap();
@@ -174,6 +180,15 @@ impl Scene {
         loop {
             if let Event::Neighbour { port, segment, mac, ip } = self.events.recv_timeout(LIMIT).unwrap() {
                 return (port, segment, mac, ip);
+            }
+        }
+    }
+
+    /// The next that control is told of multicast groups.
+    fn told_groups(&self) -> Arc<Groups> {
+        loop {
+            if let Event::Groups(groups) = self.events.recv_timeout(LIMIT).unwrap() {
+                return groups;
             }
         }
     }
@@ -351,4 +366,60 @@ fn the_kernel_believes_what_it_is_answered() {
             assert_eq!(heard[..6], mac(9).bytes());
         }
     });
+}
+
+/// 02:…:`last` says by IGMP of version 2 that it listens to 239.0.0.7 (0x16), or no more (0x17).
+fn membership(last: u8, kind: u8) -> Vec<u8> {
+    let group = [239, 0, 0, 7];
+    let mut frame = vec![1, 0, 0x5e, 0, 0, 7];
+    frame.extend(mac(last).bytes());
+    frame.extend([8, 0, 0x45, 0, 0, 28, 0, 0, 0, 0, 1, 2, 0, 0, 10, 0, 0, last]);
+    frame.extend(group);
+    let message = [&[kind, 0, 0, 0][..], &group].concat();
+    let sum = vswitch_core::wire::checksum::checksum(&message).to_be_bytes();
+    frame.extend([kind, 0, sum[0], sum[1]]);
+    frame.extend(group);
+    frame
+}
+
+#[test]
+fn who_joins_a_group_is_told_to_control_and_hears_it_until_it_leaves() {
+    let (mut scene, source, host) = Scene::new();
+    let snooping = Some(Snooping { flood_unregistered: false });
+    let ports = [1, 2].map(|n| Port::new(port(n), Attachment::Access(Vlan::new(10).unwrap())));
+    let bridge = Bridge { snooping, ..Bridge::default() };
+    scene.topology = Arc::new(Topology::new(vec![bridge], ports).unwrap());
+    scene.apply(None);
+    scene.start();
+    let ports = [1, 2].map(|n| (port(n), SnoopedPort::default())).into();
+    let slow = scene.slow.as_ref().unwrap();
+    slow.set_snooping(vec![SnoopedBridge { number: 0, config: SnoopingConfig::default(), ports }]);
+    // It has heard that when it answers.
+    assert!(slow.groups().is_empty());
+    let group = IpAddr::from([239, 0, 0, 7]);
+    let mut data = membership(1, 0);
+    data[23] = 17;
+
+    host.says(&membership(2, 0x16));
+    let groups = scene.told_groups();
+    assert_eq!(groups.members(segment(), group), Some(&[port(2)][..]));
+    let listed = scene.slow.as_ref().unwrap().groups();
+    assert_eq!(
+        listed.iter().map(|entry| (entry.port, entry.group)).collect::<Vec<_>>(),
+        [(port(2), Some(group))]
+    );
+    scene.apply(Some(groups));
+    source.says(&data);
+    assert_eq!(host.hears(), data);
+
+    host.says(&membership(2, 0x17));
+    let groups = scene.told_groups();
+    assert_eq!(groups.members(segment(), group), None);
+    scene.apply(Some(groups));
+    source.says(&data);
+    // Had that been carried, the host would hear it before this one.
+    let mut plain = [Mac::BROADCAST.bytes(), mac(1).bytes()].concat();
+    plain.resize(60, 0xab);
+    source.says(&plain);
+    assert_eq!(host.hears(), plain);
 }

@@ -163,13 +163,13 @@ impl<'a, S: Sink> Copying<'a, S> {
             wanted &= !alike;
             self.sink.mirrored(mirror.id, frame.inner().len());
             match mirror.output {
-                MirrorTo::Port(port) => self.to_port(frame, port, mirror.snaplen),
-                MirrorTo::Vlan(vlan) => self.to_vlan(frame, vlan, mirror.snaplen),
+                MirrorTo::Port(port) => self.copy_to_port(frame, port, mirror.snaplen),
+                MirrorTo::Vlan(vlan) => self.copy_to_vlan(frame, vlan, mirror.snaplen),
             }
         }
     }
 
-    fn to_port(&mut self, frame: &Entered<'_>, port: PortId, snaplen: Option<u16>) {
+    fn copy_to_port(&mut self, frame: &Entered<'_>, port: PortId, snaplen: Option<u16>) {
         if let Some(port) = self.topology.edge(port)
             && port.bridge == frame.segment.bridge()
         {
@@ -177,7 +177,7 @@ impl<'a, S: Sink> Copying<'a, S> {
         }
     }
 
-    fn to_vlan(&mut self, frame: &Entered<'_>, vlan: Vlan, snaplen: Option<u16>) {
+    fn copy_to_vlan(&mut self, frame: &Entered<'_>, vlan: Vlan, snaplen: Option<u16>) {
         let Some(segment) = Segment::new(frame.segment.bridge(), vlan) else { return };
         if segment == frame.segment || frame.dst.mac().is_reserved_group() {
             return;
