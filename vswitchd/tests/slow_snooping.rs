@@ -94,12 +94,6 @@ fn hears_until(pod: &Memory, end: &[u8]) -> Vec<Vec<u8>> {
     }
 }
 
-/// The same with other groups.
-fn again(setup: &Setup, groups: Option<Arc<Groups>>) -> Setup {
-    let (topology, macs, links) = (Arc::clone(&setup.topology), setup.macs.clone(), setup.links.clone());
-    Setup { topology, macs, links, groups, ..Setup::default() }
-}
-
 /// One worker and ports in VLAN 10: 1 is the TAP "tap1" of a host, 2 and 3 lead to pods in memory.
 struct Scene {
     workers: Workers,
@@ -131,7 +125,7 @@ impl Scene {
             links: std::iter::once(None).chain(links).collect(),
             ..Setup::default()
         };
-        workers.apply(&Arc::new(again(&setup, None))).unwrap();
+        workers.apply(&Arc::new(setup.clone())).unwrap();
         let slow = SlowPath::start(Parts {
             punted,
             injector: workers.injector(),
@@ -158,7 +152,8 @@ impl Scene {
         loop {
             let event = self.events.recv_timeout(LIMIT).expect("groups are told");
             let Event::Groups(groups) = event else { continue };
-            self.workers.apply(&Arc::new(again(&self.setup, Some(Arc::clone(&groups))))).unwrap();
+            self.setup.groups = Some(Arc::clone(&groups));
+            self.workers.apply(&Arc::new(self.setup.clone())).unwrap();
             if wanted(&groups) {
                 return;
             }

@@ -27,7 +27,7 @@ const SNOOP_LEN: usize = 9216 + 22;
 const TOO_BIG: usize = 64;
 const NEIGH: usize = 512;
 const PROBES: usize = 512;
-const SNOOPED: usize = 256;
+const SNOOPED: usize = 128;
 /// How many frames may wait for one worker.
 const INJECTED: usize = 256;
 

@@ -51,11 +51,11 @@ pub(super) fn read(frame: &[u8], owed: bool, mut hear: impl FnMut(Said)) {
     let Some(&kind) = message.first() else { return };
     let from_nobody = packet.source().is_unspecified();
     match (packet.version, packet.protocol, kind) {
-        (Version::V4, PROTOCOL_IGMP, IGMP_QUERY) | (Version::V6, PROTOCOL_ICMPV6, MLD_QUERY) => {
-            // One without an address is a switch that asks in a router's place (RFC 4541 §2.1.1).
-            if !from_nobody {
-                hear(Said::Query);
-            }
+        // One without an address is a switch that asks in a router's place (RFC 4541 §2.1.1).
+        (Version::V4, PROTOCOL_IGMP, IGMP_QUERY) | (Version::V6, PROTOCOL_ICMPV6, MLD_QUERY)
+            if !from_nobody =>
+        {
+            hear(Said::Query);
         }
         (Version::V4, PROTOCOL_IGMP, IGMP_V1_REPORT | IGMP_V2_REPORT) => {
             group_at(message, 4, Version::V4).into_iter().for_each(|group| hear(Said::Joined(group)));
