@@ -312,7 +312,7 @@ impl Control {
 
     /// What workers noticed.
     fn take_events(&mut self) -> Result<(), PublishError> {
-        let (mut lost, mut changed) = (false, false);
+        let (mut lost, mut changed, mut groups) = (false, false, None);
         for _ in 0..EVENTS {
             match self.events.try_recv() {
                 Ok(Event::Gone(link)) => lost |= self.lost(&link),
@@ -323,12 +323,12 @@ impl Control {
                 Ok(Event::Neighbour { port, segment, mac, ip }) => {
                     self.note_neighbour(port, segment, mac, ip, clock::now());
                 }
-                Ok(Event::Groups(groups)) => {
-                    self.running.groups = groups;
-                    changed = true;
-                }
+                Ok(Event::Groups(all)) => groups = Some(all),
                 Err(_) => break,
             }
+        }
+        if let Some(groups) = groups {
+            self.running.set_groups(groups, &self.workers)?;
         }
         if lost {
             self.reap_attachments();

@@ -329,6 +329,15 @@ impl Running {
         Ok(())
     }
 
+    /// Who listens to which multicast group is this from now on; nothing else changes, so no topology is built.
+    pub(super) fn set_groups(&mut self, groups: Arc<Groups>, workers: &Workers) -> Result<(), PublishError> {
+        self.groups = Arc::clone(&groups);
+        let setup = Setup::clone(&self.setup);
+        self.setup =
+            Arc::new(Setup { groups: Some(groups), fresh: Vec::new(), fresh_mirrors: Vec::new(), ..setup });
+        Ok(workers.apply(&self.setup)?)
+    }
+
     /// Puts another table in place of the one that runs, with as many of its entries as it takes.
     pub(super) fn replace_macs(&mut self, macs: MacTable, config: &Config, now: vswitch_core::Instant) {
         for port in self.ports.values() {

@@ -19,14 +19,15 @@ const NEIGH_LEN: usize = 256;
 /// How much of a probe the slow path sees: all but the zeros that make it long.
 const PROBE_LEN: usize = 64;
 
-/// The longest message of IGMP or MLD that is handed out: what an Ethernet carries, two tags included.
-const SNOOP_LEN: usize = 1522;
+/// The longest message of IGMP or MLD that is handed out: what a link of jumbo frames carries, tags included. A host of
+/// very many groups fills it, and would be sent none of those that others have joined if its report were passed over.
+const SNOOP_LEN: usize = 9216 + 22;
 
 /// How many of each may wait.
 const TOO_BIG: usize = 64;
 const NEIGH: usize = 512;
 const PROBES: usize = 512;
-const SNOOPED: usize = 256;
+const SNOOPED: usize = 128;
 /// How many frames may wait for one worker.
 const INJECTED: usize = 256;
 
@@ -174,7 +175,9 @@ impl Punts {
     /// Hands out a message of IGMP or MLD. One that is too long, or finds the queue full, is lost: what it says is said
     /// again.
     pub fn snoop(&self, port: PortId, segment: Segment, owed: bool, frame: &[u8]) {
-        if let Some(frame) = Copied::of(frame) {
+        if !self.snooped.is_full()
+            && let Some(frame) = Copied::of(frame)
+        {
             let _ = self.snooped.try_send(Snooped { port, segment, owed, frame });
         }
     }

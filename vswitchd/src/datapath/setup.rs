@@ -18,7 +18,7 @@ pub struct PortLink {
 }
 
 /// One state of the whole switch, immutable. The descriptors in it close when the last worker has let go.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Setup {
     /// What the core decides by.
     pub topology: Arc<Topology>,

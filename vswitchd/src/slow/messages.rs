@@ -21,6 +21,8 @@ const RECORD_LEN: usize = 4;
 /// Record types that say which sources a host listens to, and no others (RFC 3376 §4.2.12, RFC 3810 §5.2.12).
 const MODE_IS_INCLUDE: u8 = 1;
 const CHANGE_TO_INCLUDE: u8 = 3;
+/// The last of the types that are known, all of which mean that somebody listens where there are sources.
+const BLOCK_OLD_SOURCES: u8 = 6;
 
 /// What a message says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,7 +91,11 @@ fn records(message: &[u8], header_len: usize, version: Version, mut hear: impl F
         if at > message.len() {
             return;
         }
-        let Some(group) = group else { continue };
+        //= RFC 3376 §4.2.12
+        //# Unrecognized Record Type values MUST be silently ignored.
+        let Some(group) = group.filter(|_| (MODE_IS_INCLUDE..=BLOCK_OLD_SOURCES).contains(&kind)) else {
+            continue;
+        };
         // Only these sources, and of them none: nothing at all.
         let listens = sources > 0 || !matches!(kind, MODE_IS_INCLUDE | CHANGE_TO_INCLUDE);
         hear(if listens { Said::Joined(group) } else { Said::Left(group) });
@@ -179,13 +185,15 @@ pub(super) mod tests {
             record(3, group, &[], &[[1; 4]]),
             record(1, other, &[[10, 0, 0, 1], [10, 0, 0, 2]], &[]),
             record(2, Ipv4Addr::new(10, 0, 0, 1), &[], &[]),
+            record(9, other, &[[10, 0, 0, 1]], &[[1; 4]]),
+            record(0, other, &[], &[]),
             record(6, group, &[], &[]),
         ];
-        let report = [&[0x22, 0, 0, 0, 0, 0, 0, 5][..], &records.concat()].concat();
+        let report = [&[0x22, 0, 0, 0, 0, 0, 0, 7][..], &records.concat()].concat();
         let all = [joined, left, Said::Joined(other.into()), joined];
         assert_eq!(said(&igmp(Ipv4Addr::new(224, 0, 0, 22), &report)), all);
         // Cut short inside the third record's sources: the two before count.
-        let short = &report[..report.len() - 8 - 8 - 4];
+        let short = &report[..report.len() - 8 - 8 - 16 - 8 - 4];
         assert_eq!(said(&igmp(Ipv4Addr::new(224, 0, 0, 22), short)), all[..2]);
         let of = |kind: u8| mld(&[&[kind, 0, 0, 0, 0, 0, 0, 0][..], &group6.octets()].concat());
         assert_eq!(said(&of(131)), [Said::Joined(group6.into())]);

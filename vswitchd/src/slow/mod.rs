@@ -2,9 +2,9 @@
 //!
 //! It answers packets that do not fit the way to a peer (ICMP fragmentation needed, ICMPv6 packet too big) and, in the
 //! place of stations that are known, questions where an address is (ARP, neighbour discovery); it tells control whose
-//! addresses it saw; it finds out who listens to which multicast group; it announces stations that have come; it asks peers whether they live, and answers them. Bounded
-//! and limited per port: a full queue costs answers, never frames. Not here: deciding which frames come (that is the
-//! core), who is known (that is control).
+//! addresses it saw; it finds out who listens to which multicast group; it announces stations that have come; it asks
+//! peers whether they live, and answers them. Bounded and limited per port: a full queue costs answers, never frames. Not
+//! here: deciding which frames come (that is the core), who is known (that is control).
 
 mod announce;
 mod counters;
