@@ -74,6 +74,8 @@ impl Adding<'_> {
 
     /// With a lease of another plugin's, of which a note is kept until the daemon has the attachment.
     fn delegated(&mut self, ipam: &Delegate<'_>, previous: Map<String, Value>) -> Result<Success, CniError> {
+        // Of one that is not there no lease is to be given back either.
+        ipam.find()?;
         let attachment = &self.environment.attachment;
         let owed = Owed::take(self.daemon.socket(), &self.conf.name, attachment)
             .map_err(|error| collect::unwritable(&error))?;

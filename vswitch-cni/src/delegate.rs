@@ -137,7 +137,11 @@ impl<'a> Delegate<'a> {
             .because(what)
     }
 
-    fn find(&self) -> Result<PathBuf, CniError> {
+    /// Where it is.
+    ///
+    /// # Errors
+    /// There is none on the path: it can give no lease.
+    pub fn find(&self) -> Result<PathBuf, CniError> {
         let mut places = self.environment.path.iter().map(|directory| directory.join(self.kind));
         places.find(|path| path.is_file()).ok_or_else(|| {
             let path: Vec<String> = self.environment.path.iter().map(|at| at.display().to_string()).collect();
