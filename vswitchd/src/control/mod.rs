@@ -21,5 +21,6 @@ mod running;
 pub mod socket;
 pub mod source;
 pub mod state;
+mod stream;
 mod underlay;
 pub mod unixctl;

@@ -5,15 +5,14 @@
 //! does not say hello, sends what the protocol does not know, keeps half a message to itself or leaves an answer unread
 //! is disconnected, as is whoever was idle longest when there are too many. Not here: what the messages do.
 
+use super::super::stream;
 use super::codec::{HEADER_LEN, Message, REPEATED, Refusal, Writer, decode, has_version, kind, split};
 use crate::datapath::clock;
-use crate::sys::socket::peer_credentials;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
 use mio::net::{UnixListener, UnixStream};
 use mio::{Events, Interest, Poll, Token, Waker};
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, ErrorKind, Read as _, Write as _};
-use std::os::fd::AsFd as _;
+use std::io::{self, ErrorKind, Read as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -205,24 +204,10 @@ impl Client {
 
     /// Sends what is unsent; `false` when there is still some.
     fn flush(&mut self) -> io::Result<bool> {
-        let mut sent = 0;
-        let all = loop {
-            if sent == self.unsent.len() {
-                break true;
-            }
-            match self.stream.write(&self.unsent[sent..]) {
-                Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(len) => {
-                    sent += len;
-                    self.since = clock::now();
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break false,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        };
-        self.unsent.drain(..sent);
-        Ok(all)
+        if stream::send(&self.stream, &mut self.unsent)? {
+            self.since = clock::now();
+        }
+        Ok(self.unsent.is_empty())
     }
 
     /// Whether there is a whole message among what is unread, after reading as far as that takes.
@@ -403,19 +388,13 @@ impl Server {
         let numbers: Vec<usize> = self.listeners.keys().copied().collect();
         for number in numbers {
             while let Some(Listener { listener, bridge, owner }) = self.listeners.get(&number) {
-                match listener.accept() {
-                    Ok((stream, _)) => {
-                        let uid = peer_credentials(stream.as_fd()).map(|who| who.uid);
-                        if uid.is_ok_and(|uid| uid == 0 || uid == *owner) {
-                            let bridge = bridge.clone();
-                            self.admit(stream, bridge);
-                        }
+                match stream::accept(listener, *owner) {
+                    Ok(Some(stream)) => {
+                        let bridge = bridge.clone();
+                        self.admit(stream, bridge);
                     }
-                    Err(error)
-                        if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                    Ok(None) => break,
                     Err(_) => {
-                        // Out of descriptors or memory: who knocks waits in the backlog until there are some again.
                         self.pause_until = Some(clock::now().after(BREATH));
                         break;
                     }

@@ -5,17 +5,16 @@
 //! disconnected, as is whoever was idle longest when there are too many. Not here: what the commands mean.
 
 use super::super::objects::Objects;
+use super::super::stream;
 use super::place::Socket;
 use super::wire::{self, MAX_DEPTH, MAX_REQUEST_LEN, Wire};
 use crate::datapath::clock;
-use crate::sys::socket::peer_credentials;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
 use mio::net::{UnixListener, UnixStream};
 use mio::{Events, Interest, Poll, Token, Waker};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::io::{self, ErrorKind, Read as _, Write as _};
-use std::os::fd::AsFd as _;
+use std::io::{self, ErrorKind, Read as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -150,19 +149,10 @@ impl Client {
 
     /// Sends what is unsent; `false` when there is still some.
     fn flush(&mut self) -> io::Result<bool> {
-        while !self.unsent.is_empty() {
-            match self.stream.write(&self.unsent) {
-                Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(len) => {
-                    self.unsent.drain(..len);
-                    self.since = clock::now();
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
+        if stream::send(&self.stream, &mut self.unsent)? {
+            self.since = clock::now();
         }
-        Ok(true)
+        Ok(self.unsent.is_empty())
     }
 
     /// The next request, read as far as that takes; `None` when there is none yet.
@@ -253,18 +243,10 @@ impl Server {
         for at in 0..self.listeners.len() {
             loop {
                 let (listener, owner) = &self.listeners[at];
-                match listener.accept() {
-                    Ok((stream, _)) => {
-                        let uid = peer_credentials(stream.as_fd()).map(|who| who.uid);
-                        if uid.is_ok_and(|uid| uid == 0 || uid == *owner) {
-                            self.admit(stream);
-                        }
-                    }
-                    Err(error)
-                        if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                match stream::accept(listener, *owner) {
+                    Ok(Some(stream)) => self.admit(stream),
+                    Ok(None) => break,
                     Err(_) => {
-                        // Out of descriptors or memory: who knocks waits in the backlog until there are some again.
                         self.pause_until = Some(clock::now().after(BREATH));
                         break;
                     }
