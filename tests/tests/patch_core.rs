@@ -252,6 +252,20 @@ fn a_circle_of_cables_ends() {
 }
 
 #[test]
+fn a_circle_of_cables_between_many_ports_makes_no_more_copies_than_can_be_sent() {
+    let mut all: Vec<Port> = (0..1000).map(|n| port(u8::from(n % 2 == 1), 100 + n, access(1))).collect();
+    for n in 0..3 {
+        let at = 20 + 2 * n;
+        all.push(patch(0, at, Attachment::trunk_all(), at + 1));
+        all.push(patch(1, at + 1, Attachment::trunk_all(), at));
+    }
+    let mut switch = bridges(2, all);
+    let copies = from(&mut switch, 100, &plain()).sent.len();
+    assert!((8192..8192 + 2 * 500).contains(&copies), "{copies} copies");
+    assert_eq!(from(&mut switch, 100, &plain()).sent.len(), copies);
+}
+
+#[test]
 fn a_cable_with_one_end_carries_nothing() {
     for other in [
         vec![],

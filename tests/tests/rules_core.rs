@@ -142,6 +142,23 @@ fn fits(matches: &RuleMatch, port: PortId, bytes: &[u8]) -> bool {
 }
 
 #[test]
+fn a_rule_makes_no_more_copies_of_a_frame_than_can_be_sent() {
+    let actions = vec![RuleAction::Flood; 256];
+    let mut switch = switch((1..=101).map(trunk).collect(), &[(all(), &actions)]);
+    let passed = from(&mut switch, 1, &plain());
+    assert_eq!(passed.sent.len(), 8192);
+    assert_eq!(passed.story.verdict, Verdict::Rule(0));
+    let dropped = |switch: &mut Driven| {
+        switch.worker().counters().port(id(1)).dropped[DropReason::TooManyCopies.index()]
+    };
+    let before = dropped(&mut switch);
+    assert!(before > 0);
+    // The next frame has all of its own.
+    assert_eq!(from(&mut switch, 1, &plain()).sent.len(), 8192);
+    assert_eq!(dropped(&mut switch), 2 * before);
+}
+
+#[test]
 fn every_frame_meets_the_first_rule_that_it_matches() {
     let mut rng = Rng::from_env(63);
     let (mut normal, mut raw) = (0, 0);

@@ -81,12 +81,14 @@ drop_reasons! {
     NoListener = "no_listener", "nobody has joined the group that the frame is for";
     /// What arrives on a port that carries copies.
     MirrorOutput = "mirror_output", "it arrived on the output port of a mirror, which carries nothing else";
-    /// More cables in a row than there are bridges, or too many in all.
+    /// More cables in a row than there are bridges, or too many cables or copies in all.
     PatchLoop = "patch_loop", "patch ports lead the frame in a circle";
     /// The bridge has rules, and none matches.
     NoFlow = "no_flow", "no rule of the bridge matches the frame";
     /// A rule says so.
     FlowDrop = "flow_drop", "the rule that the frame matches has no actions";
+    /// Copies that a rule makes beyond the most.
+    TooManyCopies = "too_many_copies", "the rule that the frame matches makes too many copies of it";
     /// A datagram from an address that is no peer.
     UnknownPeer = "unknown_peer", "the datagram's source is not a peer";
     /// A datagram too short for a VXLAN header.

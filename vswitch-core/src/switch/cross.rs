@@ -22,13 +22,16 @@ use alloc::vec::Vec;
 const IN_A_ROW: u8 = Segment::BRIDGES - 1;
 /// How many it may cross in all, by all ways of a flood: enough for every bridge to have four ways in.
 const IN_ALL: u32 = 4 * Segment::BRIDGES as u32;
+/// How many copies of one frame rules may make, and how many may leave beyond cables before it crosses no other.
+const COPIES: u32 = 8192;
 
 /// What one worker needs for frames that cross cables.
 #[derive(Debug)]
 pub(super) struct Crossings {
-    /// The frame that crossed a cable last, and how often it did.
+    /// The frame that was counted last, how many cables it crossed, and how many copies of it there are.
     frame: u32,
     count: u32,
+    copies: u32,
     /// For bytes of frames that change on the way; the memory stays.
     spare: Vec<Vec<u8>>,
 }
@@ -38,7 +41,7 @@ impl Crossings {
     const NO_FRAME: u32 = u32::MAX;
 
     pub(super) const fn new() -> Self {
-        Self { frame: Self::NO_FRAME, count: 0, spare: Vec::new() }
+        Self { frame: Self::NO_FRAME, count: 0, copies: 0, spare: Vec::new() }
     }
 
     /// The numbers of frames begin again.
@@ -48,11 +51,22 @@ impl Crossings {
 
     /// Whether that frame may cross one cable more, which is counted.
     const fn admit(&mut self, frame: u32) -> bool {
-        if self.frame != frame {
-            (self.frame, self.count) = (frame, 0);
-        }
+        self.turn_to(frame);
         self.count += 1;
-        self.count <= IN_ALL
+        self.count <= IN_ALL && self.copies < COPIES
+    }
+
+    /// Whether there may be one copy more of that frame, which is counted.
+    pub(super) const fn copy(&mut self, frame: u32) -> bool {
+        self.turn_to(frame);
+        self.copies = self.copies.saturating_add(1);
+        self.copies <= COPIES
+    }
+
+    const fn turn_to(&mut self, frame: u32) {
+        if self.frame != frame {
+            (self.frame, self.count, self.copies) = (frame, 0, 0);
+        }
     }
 }
 
@@ -220,6 +234,7 @@ impl<B: Sink> Sink for Across<'_, B> {
         offload: Offload,
         entropy: u32,
     ) {
+        self.base.crossings().copy(frame.frame);
         self.base.emit_across(port, frame, (dress, &self.origin), offload, entropy);
     }
 

@@ -193,10 +193,16 @@ pub(super) fn follow<S: Sink>(
         return Err(DropReason::FlowDrop);
     }
     let offload = owed(tables, frame).ok_or(DropReason::BadOffload)?;
-    let (mut left, mut died) = (false, None);
-    let mut send = |to: PortId| match output(tables, frame, &offload, to, sink) {
-        None => left = true,
-        Some(verdict) => died = Some(verdict),
+    let (mut left, mut died, mut refused) = (false, None, false);
+    let mut send = |to: PortId| {
+        if !sink.base(frame).0.crossings().copy(frame.frame) {
+            refused = true;
+            return;
+        }
+        match output(tables, frame, &offload, to, sink) {
+            None => left = true,
+            Some(verdict) => died = Some(verdict),
+        }
     };
     for action in &rule.actions {
         match action {
@@ -205,6 +211,9 @@ pub(super) fn follow<S: Sink>(
             RuleAction::Flood => rules.ports.iter().filter(|to| **to != from).for_each(|to| send(*to)),
             RuleAction::Output(_) | RuleAction::Normal => {}
         }
+    }
+    if refused {
+        sink.drop(Some(from), DropReason::TooManyCopies);
     }
     if rule.actions.contains(&RuleAction::Normal) {
         return Ok(None);

@@ -208,12 +208,15 @@ impl Thread {
         }
     }
 
-    /// Serves every ready source once.
+    /// Serves every ready source once, or fewer when there is a command: whoever gave that waits.
     fn round(&mut self, now: Instant) {
         for _ in 0..self.ready.len() {
             let Some(source) = self.ready.pop_front() else { return };
             if self.serve(source, now) {
                 self.ready.push_back(source);
+            }
+            if !self.commands.is_empty() {
+                return;
             }
         }
     }

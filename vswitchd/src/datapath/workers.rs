@@ -12,8 +12,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use vswitch_core::switch::Counters;
 
-/// How long a change may take until a worker is called stuck. A worker's longest way between two batches is
-/// one round of full batches.
+/// How long a change may take until a worker is called stuck. A worker's longest way to a command is one batch, and
+/// what all its frames are flooded to.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) enum Command {
