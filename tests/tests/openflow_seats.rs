@@ -91,6 +91,19 @@ fn a_flow_for_a_port_that_is_not_there_waits_for_it(lab: &Lab, switch: Switch) {
     assert_eq!(flows(&seat).len(), 3);
 }
 
+fn a_flow_finds_a_port_by_the_number_that_it_has_now(lab: &Lab, switch: Switch) {
+    let seat = Seat::new(lab, "h", switch);
+    seat.bridge("br0");
+    let stage = stage(lab, &seat, &["a", "b"]);
+    seat.sh("ovs-ofctl add-flow br0 priority=5,in_port=7,actions=drop");
+    seat.settle();
+    let one = broadcast(1);
+    stage.expect("a", &one, &[("b", one.clone())]);
+    seat.sh("ovs-vsctl set interface a ofport_request=7");
+    seat.settle();
+    stage.expect("a", &one, &[]);
+}
+
 fn a_change_of_fail_mode_makes_the_table_that_of_a_new_bridge(lab: &Lab, switch: Switch) {
     let seat = Seat::new(lab, "h", switch);
     seat.bridge("br0");
@@ -195,6 +208,7 @@ on_seats! {
     stock: Stock, ours: Ours => {
         flows_lead_over_cables_into_tags_and_to_the_host,
         a_flow_for_a_port_that_is_not_there_waits_for_it,
+        a_flow_finds_a_port_by_the_number_that_it_has_now,
         a_change_of_fail_mode_makes_the_table_that_of_a_new_bridge,
         flows_count_what_they_match_and_go_when_their_time_is_over,
         what_arrived_on_ports_that_go_elsewhere_stays_counted,

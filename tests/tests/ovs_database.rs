@@ -7,10 +7,11 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use vswitch_tests::daemon::program;
 use vswitch_tests::lab::{Lab, Namespace, until};
 use vswitch_tests::numbered::{Numbered, Outcome, numbered};
 use vswitch_tests::on_seats;
-use vswitch_tests::ovs_seat::{Seat, Switch, reach};
+use vswitch_tests::ovs_seat::{Seat, Switch, in_seats, reach};
 use vswitch_tests::rng::Rng;
 
 /// How long the switch may take for thousands of rows, in a build that is not optimised.
@@ -249,4 +250,39 @@ on_seats! {
         a_thousand_ports_are_added_and_removed_in_one_transaction_each,
         ten_thousand_ports_that_cannot_be_leave_the_others_as_they_are,
     }
+}
+
+/// Stock Open vSwitch has no file.
+#[test]
+fn a_row_that_collides_with_the_file_is_the_trouble_of_that_row_alone() {
+    in_seats("a_row_that_collides_with_the_file_is_the_trouble_of_that_row_alone", |lab| {
+        let seat = Seat::new(lab, "h", Switch::Ours);
+        seat.bridge("br0");
+        let ctl = format!(
+            "{} --socket {}",
+            program("vswitchctl").unwrap().display(),
+            seat.file("control.sock").display()
+        );
+        seat.sh(&format!("{ctl} port add pf"));
+        let said = seat.try_sh("ovs-vsctl add-port br0 pf -- set interface pf type=internal");
+        assert!(said.err.contains("was added at run time"), "{said:?}");
+        seat.sh(&format!("{ctl} port add other"));
+        seat.sh("ovs-vsctl add-port br0 theirs -- set interface theirs type=internal");
+        let said = seat.try_sh(&format!("{ctl} port add theirs"));
+        assert!(said.code != 0, "{said:?}");
+        seat.sh(&format!("{ctl} port del pf"));
+        seat.sh("ovs-vsctl --timeout=20 wait-until interface pf 'ofport>0'");
+    });
+}
+
+#[test]
+fn a_port_that_comes_anew_counts_from_nothing() {
+    in_seats("a_port_that_comes_anew_counts_from_nothing", |lab| {
+        let (seat, pods) = two_pods(lab, Switch::Ours);
+        seat.sh("ovs-vsctl --timeout=20 wait-until interface pa 'statistics:rx_packets>0'");
+        seat.sh("ovs-vsctl del-port pa");
+        pods[0].ip("link set dev eth0 down");
+        seat.sh("ovs-vsctl add-port br0 pa");
+        assert_eq!(seat.sh("ovs-vsctl get interface pa statistics:rx_packets").trim(), "0");
+    });
 }

@@ -406,6 +406,22 @@ fn a_port_that_goes_to_another_bridge_takes_its_stations_along(lab: &Lab, switch
     stage.expect("b", &broadcast(2), &[("d", broadcast(2))]);
 }
 
+fn a_port_is_saved_from_a_bridge_that_goes(lab: &Lab, switch: Switch) {
+    let seat = Seat::new(lab, "h", switch);
+    seat.bridge("br0");
+    seat.bridge("br1");
+    let mut stage = Stage::default();
+    stage.port(lab, &seat, "br0", "a", "");
+    stage.port(lab, &seat, "br1", "b", "");
+    seat.sh("ovs-vsctl add-port br1 int0 -- set interface int0 type=internal");
+    seat.sh(
+        "ovs-vsctl del-br br1 -- add-port br0 b -- add-port br0 int0 -- set interface int0 type=internal",
+    );
+    seat.settle();
+    assert!(seat.is_alive());
+    stage.expect("a", &broadcast(1), &[("b", broadcast(1))]);
+}
+
 fn static_stations_are_sent_to_and_never_move(lab: &Lab, switch: Switch) {
     let seat = Seat::new(lab, "h", switch);
     seat.bridge("br0");
@@ -440,6 +456,7 @@ on_seats! {
         bridge_protocols_stay_local_unless_the_bridge_forwards_them,
         a_protected_port_talks_to_others_only,
         a_port_that_goes_to_another_bridge_takes_its_stations_along,
+        a_port_is_saved_from_a_bridge_that_goes,
         static_stations_are_sent_to_and_never_move,
     }
 }

@@ -447,10 +447,12 @@ impl Control {
     /// Whether the ports of the file and those of the state can be together.
     pub(super) fn check_together(&self, file: &Config, state: &State) -> Result<(), String> {
         let (desired, failed) = self.desired(file, state);
-        if let Some(failed) = failed.iter().find(|failed| failed.kind == "port") {
+        // What a database wishes and cannot have is no trouble of theirs, unless they are why.
+        let is_new = |failed: &&Failed| failed.kind == "port" && !self.ovs.failed.contains(failed);
+        if let Some(failed) = failed.iter().find(is_new) {
             return Err(format!("port \"{}\", added at run time: {}", failed.name, failed.reason));
         }
-        let ports: Vec<_> = desired.ports.into_values().collect();
+        let ports: Vec<_> = desired.ports.into_values().filter(|port| port.bridge.is_none()).collect();
         file.validate_ports(&ports).map_err(|errors| errors.in_one_line())
     }
 

@@ -312,7 +312,8 @@ impl Running {
         let mut links = Vec::new();
         links.resize_with(topology.port_numbers(), || None);
         let up = self.ports.values().map(|port| &port.link).chain(self.peers.values().map(|peer| &peer.link));
-        for link in up.flatten() {
+        // A port whose bridge has just gone is in no topology.
+        for link in up.flatten().filter(|link| topology.port(link.port).is_some()) {
             links[link.port.index()] = Some(Arc::clone(link));
         }
         self.setup = Arc::new(Setup {

@@ -36,8 +36,12 @@ impl Control {
             wish.ports.iter().map(|port| (port.name.as_str(), port)).collect();
         let goes =
             |port: &PortConfig| stays.get(port.name.as_str()).is_none_or(|new| new.bridge != port.bridge);
-        if self.ovs.wish.ports.iter().any(goes) {
-            // What arrived on it stays counted for the flows of its bridge.
+        let gone: Vec<&PortConfig> = self.ovs.wish.ports.iter().filter(|port| goes(port)).collect();
+        for port in &gone {
+            self.ovs.statistics.remove(&port.name);
+        }
+        if !gone.is_empty() || wish.ofports != self.ovs.wish.ofports {
+            // What arrived on a port stays counted for the flows of its bridge and its number.
             self.settle_flows();
         }
         self.ovs.changed |= self.ovs.take(wish);

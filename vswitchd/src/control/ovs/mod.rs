@@ -145,7 +145,7 @@ impl Ovs {
         bridges
     }
 
-    /// Takes `wish` as what is wished from now on; whether the bridges changed.
+    /// Takes `wish` as what is wished from now on; whether bridges, mirrors or numbers of ports changed.
     pub(super) fn take(&mut self, wish: Wish) -> bool {
         let mirrors = std::mem::replace(&mut self.wish, wish).mirrors;
         let before: Vec<_> = self.bridges.iter().map(|(name, b)| (name.clone(), b.config.clone())).collect();
@@ -170,9 +170,14 @@ impl Ovs {
             };
             self.bridges.insert(config.name.clone(), bridge);
         }
+        let numbers = self.ofports.clone();
         self.number_ports();
         self.number_mirrors();
         let now = self.bridges.iter().map(|(name, bridge)| (name, &bridge.config));
-        mirrors != self.wish.mirrors || !before.iter().map(|(name, config)| (name, config)).eq(now)
+        // Flows name ports by their numbers.
+        let renumbered = numbers != self.ofports;
+        renumbered
+            || mirrors != self.wish.mirrors
+            || !before.iter().map(|(name, config)| (name, config)).eq(now)
     }
 }

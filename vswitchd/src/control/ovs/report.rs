@@ -25,14 +25,24 @@ impl Control {
         if self.ovs_report_due().is_none_or(|due| began < due) {
             return;
         }
-        let statistics_due = began >= self.ovs.next_statistics;
-        if statistics_due {
+        let statistics = &self.ovs.statistics;
+        let running = &self.running.ports;
+        let is_new =
+            |port: &PortConfig| running.contains_key(&port.name) && !statistics.contains_key(&port.name);
+        if began >= self.ovs.next_statistics {
             let interval = Duration::from_millis(self.ovs.wish.stats_interval_ms.max(1000));
             self.ovs.next_statistics = began.after(interval);
             if let Ok(counters) = self.counters() {
                 self.ovs.statistics = self.statistics(&counters);
                 self.ovs.copied = self.ovs.mirror_counts(&counters);
             }
+        } else if self.ovs.wish.ports.iter().any(is_new)
+            && let Ok(counters) = self.counters()
+        {
+            // Those that came begin at once; the others stay as they were told last.
+            let told = std::mem::take(&mut self.ovs.statistics);
+            self.ovs.statistics = self.statistics(&counters);
+            self.ovs.statistics.extend(told);
         }
         let report = self.ovs_report();
         if let Some(source) = &self.ovs.source {

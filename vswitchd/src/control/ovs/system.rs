@@ -5,7 +5,7 @@
 
 use super::super::daemon::Control;
 use super::super::source::ovsdb::{InterfaceReport, Wish};
-use crate::config::{PortConfig, PortKind};
+use crate::config::{MAX_MTU, MIN_MTU, PortConfig, PortKind};
 use crate::observe::log;
 use crate::sys::ethtool::Ethtool;
 use crate::sys::netlink::{Facts, Netlink};
@@ -70,7 +70,8 @@ impl System {
         for port in ports.iter().filter(|port| port.kind == PortKind::System) {
             let (Some(bridge), Some(facts)) = (&port.bridge, self.facts.get(&port.name)) else { continue };
             let common = commons.entry(bridge.clone()).or_default();
-            let mtu = u16::try_from(facts.mtu).unwrap_or(u16::MAX);
+            // Internal ports are TAPs.
+            let mtu = u16::try_from(facts.mtu).unwrap_or(MAX_MTU).clamp(MIN_MTU, MAX_MTU);
             common.mtu = Some(common.mtu.map_or(mtu, |least| least.min(mtu)));
             let is_usable = |mac: &Mac| !mac.is_group() && !mac.is_local() && !mac.is_zero();
             if let Some(mac) = facts.mac.filter(is_usable) {
