@@ -92,7 +92,6 @@ fn the_stock_tool_finds_the_daemon_by_either_name_and_it_leaves_nothing_behind()
             assert_eq!(said.code, 0, "{said:?}");
             let lines: Vec<_> = said.out.lines().collect();
             assert_eq!(lines[0], "ovs-vswitchd (Open vSwitch) 3.1.0");
-            assert!(lines[1].starts_with("vswitchd (vswitch) "), "{said:?}");
             assert_eq!(must(&host, "version"), said.out);
 
             // A second one in that seat is refused, and changes nothing.

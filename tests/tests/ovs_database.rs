@@ -106,6 +106,40 @@ fn a_switch_that_starts_again_finds_everything_in_the_database(lab: &Lab, switch
     }
 }
 
+fn the_hosts_own_address_outlives_the_switch_and_goes_with_its_bridge(lab: &Lab, switch: Switch) {
+    let mut seat = Seat::new(lab, "h", switch);
+    seat.bridge("br0");
+    seat.host().address("br0", "10.1.1.3/24");
+    seat.host().ip("route add 10.2.0.0/16 via 10.1.1.1");
+    let pod = seat.pod(lab, "br0", "pa", "", &["10.1.1.1/24"]);
+    let before = seat_facts(seat.host());
+    for signal in ["TERM", "KILL"] {
+        seat.end_switch(signal);
+        assert_eq!(seat_facts(seat.host()), before, "after {signal}");
+        seat.start_switch();
+        reach(&pod, ip("10.1.1.3"));
+        assert_eq!(seat_facts(seat.host()), before, "anew after {signal}");
+    }
+    seat.sh("ovs-vsctl add-port br0 int0 -- set interface int0 type=internal -- del-br br0");
+    for name in ["br0", "int0"] {
+        assert!(!seat.host().try_run(&format!("ip link show dev {name}")).status.success(), "{name}");
+    }
+    seat.bridge("br0");
+    seat.sh("ovs-appctl exit --cleanup");
+    until("the end of br0", LONG, || {
+        (!seat.host().try_run("ip link show dev br0").status.success()).then_some(())
+    });
+}
+
+/// What the host knows of its own: index, MAC address, addresses, routes.
+fn seat_facts(host: &Namespace) -> [String; 3] {
+    let link = host.run("ip -o link show dev br0");
+    let words: Vec<&str> = link.split_whitespace().collect();
+    let mac = words.iter().skip_while(|word| **word != "link/ether").nth(1).copied().unwrap_or_default();
+    let routes = host.run("ip route show").replace(" linkdown", "").replace(" dead", "");
+    [format!("{} {mac}", words[0]), host.run("ip -4 -o addr show dev br0"), routes]
+}
+
 fn rows_of_any_content_harm_nobody_else(lab: &Lab, switch: Switch) {
     let (seat, pods) = two_pods(lab, switch);
     let mut rng = Rng::new(6);
@@ -246,6 +280,7 @@ on_seats! {
     stock: Stock, ours: Ours => {
         a_database_that_is_killed_and_comes_back_costs_no_frame,
         a_switch_that_starts_again_finds_everything_in_the_database,
+        the_hosts_own_address_outlives_the_switch_and_goes_with_its_bridge,
         rows_of_any_content_harm_nobody_else,
         a_thousand_ports_are_added_and_removed_in_one_transaction_each,
         ten_thousand_ports_that_cannot_be_leave_the_others_as_they_are,

@@ -137,11 +137,11 @@ fn a_tap_that_is_down_refuses_frames_and_is_not_gone() {
         let tap = open("tap0");
         let (batch, tx) = repeated(&[0; 60], [0, 0, 0]);
         let sent = tap.send(&batch, &tx, port(), &mut Scratch::new());
-        assert_eq!(sent, Sent { refused: 3, ..Sent::default() });
+        assert_eq!(sent, Sent { down: 3, ..Sent::default() });
         let index = up("tap0");
         assert_all_sent(tap.send(&batch, &tx, port(), &mut Scratch::new()), 3, 180);
         Netlink::open().unwrap().change(index, &Change { up: Some(false), ..Change::default() }).unwrap();
-        assert_eq!(tap.send(&batch, &tx, port(), &mut Scratch::new()).refused, 3);
+        assert_eq!(tap.send(&batch, &tx, port(), &mut Scratch::new()).down, 3);
         let mut batch = Batch::new(70);
         let received = tap.receive(port(), &mut batch);
         assert_eq!((received.gone, received.error), (false, None));

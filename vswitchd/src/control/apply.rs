@@ -138,6 +138,9 @@ impl Control {
         for name in &plan.remove_ports {
             if let Some(port) = self.running.ports.remove(name) {
                 log::info("port removed", &[("port", name)]);
+                if let Some(link) = &port.link {
+                    ports::let_go(&link.link, &port.config);
+                }
                 gone.push((port.id, port.link));
             }
         }
@@ -151,6 +154,9 @@ impl Control {
         let mut closed: Vec<&str> = plan.remove_ports.iter().map(String::as_str).collect();
         for (name, touch) in &plan.change_ports {
             if let Some(port) = self.running.ports.get_mut(name).filter(|_| touch.reopen) {
+                if let Some(link) = &port.link {
+                    ports::let_go(&link.link, &port.config);
+                }
                 closing.extend(port.link.take());
                 closed.push(name);
             }

@@ -44,6 +44,9 @@ impl Control {
             log::info("what was kept belongs to no port any more", &[("port", &name)]);
         }
         let names: Vec<String> = left.names().map(str::to_owned).collect();
+        if self.ovs.is_followed() {
+            left.end_with_us();
+        }
         drop(left);
         self.keeper.forget_all(names.iter().map(String::as_str));
     }

@@ -6,7 +6,7 @@
 
 use crate::config::{PortConfig, PortKind};
 use crate::keeper::Keeper;
-use crate::link::{AnyLink, Link as _, LinkError, Packet, Source, open_or_adopt};
+use crate::link::{AnyLink, Link as _, LinkError, Packet, Source, Tap, open_or_adopt};
 use crate::observe::log;
 use crate::sys::netlink::{Change, Interface, Netlink};
 use crate::sys::{netns, sysctl, tun};
@@ -110,10 +110,16 @@ pub(super) fn open_in(
     keeper: &mut Keeper,
 ) -> Result<Opened, PortError> {
     let source = Source::Open { name: &config.name, offload: config.offload.unwrap_or_default() };
+    let was_there = outlives(config) && is_there(&config.name).map_err(PortError::at("finding the tap"))?;
     let tap = open_or_adopt(source).map_err(|e| PortError::Refused(e.to_string()))?;
+    persist(&tap, config);
     // Before it is moved: whoever dies now leaves either no interface, or one that is found again.
     if let Some(fd) = tap.fd() {
         keep(keeper, &config.name, fd);
+    }
+    if was_there && let Some(fd) = tap.fd() {
+        let complaint = settle(fd, namespace, None, None, config, settings).err();
+        return Ok(Opened { link: AnyLink::Tap(tap), complaint });
     }
     match place(config, namespace, settings) {
         Ok(ifname) => {
@@ -125,6 +131,41 @@ pub(super) fn open_in(
             keeper.forget(&config.name);
             Err(error)
         }
+    }
+}
+
+/// Whether the interface of `config` stays when the daemon ends, as Open vSwitch's do: the host's own addresses may be
+/// on it.
+const fn outlives(config: &PortConfig) -> bool {
+    config.bridge.is_some()
+}
+
+/// Whether the host has an interface called `name`.
+fn is_there(name: &str) -> io::Result<bool> {
+    Ok(Netlink::open()?.interface(name)?.is_some())
+}
+
+/// Has an interface outlive the daemon where it should. One that cannot ends with it; that is no reason to be without
+/// it now.
+fn persist(tap: &Tap, config: &PortConfig) {
+    if outlives(config)
+        && let Err(error) = tap.set_persistent(true)
+    {
+        let facts: [(&str, &dyn std::fmt::Display); 2] = [("port", &config.name), ("reason", &error)];
+        log::limited(log::Level::Warn, "not-persistent", "port ends with the daemon", &facts);
+    }
+}
+
+/// Has the interface behind `link`, which belongs to no port any more, go with its last descriptor.
+pub(super) fn let_go(link: &AnyLink, config: &PortConfig) {
+    if let AnyLink::Tap(tap) = link
+        && outlives(config)
+        && let Err(error) = tap.set_persistent(false)
+    {
+        log::warn(
+            "the interface of a port that is gone stays",
+            &[("port", &config.name), ("reason", &error)],
+        );
     }
 }
 
@@ -197,7 +238,12 @@ pub(super) fn adopt_in(
         return Err(format!("it was opened {has} offload"));
     }
     let fd = tap.fd().ok_or("it has no descriptor")?;
+    persist(&tap, config);
     if !is_in(fd, namespace)? {
+        if config.kind == PortKind::Internal {
+            // Its owner moved it, and has set it up there.
+            return Ok(Opened { link: AnyLink::Tap(tap), complaint: None });
+        }
         return Err("it is in another network namespace".to_owned());
     }
     let complaint = settle(fd, namespace, Some(config.interface()), None, config, settings).err();

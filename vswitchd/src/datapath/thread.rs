@@ -296,7 +296,7 @@ impl Thread {
                 worker.counters_mut().drop(Some(port), DropReason::LinkDown, frames);
                 continue;
             };
-            let Sent { ok, bytes, would_block, refused, too_big, bad_offload, gone } =
+            let Sent { ok, bytes, would_block, refused, down, too_big, bad_offload, gone } =
                 link.link.send(&self.batch, &self.tx, port, &mut self.scratch);
             // A tunnel counts inner frames.
             let headers = if matches!(link.link, AnyLink::Peer(_)) { ok * VXLAN_HEADER } else { 0 };
@@ -305,6 +305,7 @@ impl Thread {
             for (reason, frames) in [
                 (DropReason::TxFull, would_block),
                 (DropReason::TxError, refused),
+                (DropReason::LinkDown, down),
                 (DropReason::TooBig, too_big),
                 (DropReason::BadOffload, bad_offload),
             ] {

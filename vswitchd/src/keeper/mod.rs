@@ -13,10 +13,11 @@ mod words;
 
 pub use systemd::notify;
 
+use crate::sys::tun;
 use client::Client;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use vswitch_core::Instant;
 
@@ -175,6 +176,14 @@ impl Kept {
     /// The names of what was not taken, rising.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
+    }
+
+    /// Has what is left go with its descriptors, also what was to outlive the daemon before us.
+    pub fn end_with_us(&self) {
+        for descriptor in self.0.values() {
+            // What is no TAP ends with its descriptor anyway.
+            drop(tun::set_persistent(descriptor.as_fd(), false));
+        }
     }
 
     /// Whether nothing is left.

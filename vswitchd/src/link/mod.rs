@@ -82,6 +82,8 @@ pub struct Sent {
     pub would_block: u64,
     /// Frames the kernel refused.
     pub refused: u64,
+    /// Frames refused because the interface is administratively down.
+    pub down: u64,
     /// Datagrams larger than the MTU of the interface they should leave by.
     pub too_big: u64,
     /// Frames whose offload facts do not fit their bytes.
@@ -101,6 +103,8 @@ impl Sent {
         match error.raw_os_error() {
             Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => self.would_block += frames,
             Some(libc::EMSGSIZE) => self.too_big += frames,
+            // A TAP's word, and everybody else's.
+            Some(libc::EIO | libc::ENETDOWN) => self.down += frames,
             Some(libc::EBADFD) => {
                 self.refused += frames;
                 self.gone = true;
@@ -112,7 +116,7 @@ impl Sent {
     /// Every frame that was to be sent, whatever became of it.
     #[must_use]
     pub const fn frames(&self) -> u64 {
-        self.ok + self.would_block + self.refused + self.too_big + self.bad_offload
+        self.ok + self.would_block + self.refused + self.down + self.too_big + self.bad_offload
     }
 }
 

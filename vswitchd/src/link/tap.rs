@@ -137,6 +137,14 @@ impl Tap {
         [self.header, self.csum, self.tso.load(Ordering::Relaxed), self.uso.load(Ordering::Relaxed)]
     }
 
+    /// Has the interface outlive this process, or go with its last descriptor as it does otherwise.
+    ///
+    /// # Errors
+    /// The kernel's word.
+    pub fn set_persistent(&self, persistent: bool) -> io::Result<()> {
+        tun::set_persistent(self.file.as_fd(), persistent)
+    }
+
     /// Writes one frame; its first piece begins with the virtio-net header where there is one.
     fn write(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         loop {

@@ -104,6 +104,13 @@ pub fn set_offload(tun: BorrowedFd<'_>, features: libc::c_uint) -> io::Result<()
     check(unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETOFFLOAD as libc::Ioctl, features) }).map(drop)
 }
 
+/// Whether the interface of `tun` outlives its descriptors (TUNSETPERSIST).
+pub fn set_persistent(tun: BorrowedFd<'_>, persistent: bool) -> io::Result<()> {
+    let persistent = libc::c_ulong::from(persistent);
+    // SAFETY: TUNSETPERSIST takes its argument by value; no memory is involved.
+    check(unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETPERSIST as libc::Ioctl, persistent) }).map(drop)
+}
+
 /// The network namespace that the interface of `tun` is in now (TUNGETDEVNETNS). Needs CAP_NET_ADMIN there.
 pub fn namespace(tun: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     // SAFETY: TUNGETDEVNETNS takes no argument and returns a descriptor.

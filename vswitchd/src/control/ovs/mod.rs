@@ -34,6 +34,8 @@ pub(super) struct Ovs {
     pub(super) bridges: BTreeMap<String, OvsBridge>,
     /// OpenFlow port numbers by the name of the port (a name is unique over all bridges).
     pub(super) ofports: BTreeMap<String, u16>,
+    /// The number given last on each bridge, by name.
+    last_ofports: BTreeMap<String, u16>,
     /// The database, if one is followed.
     source: Option<Ovsdb>,
     /// Whether it has not said anything yet.
@@ -81,6 +83,7 @@ impl Default for Ovs {
             wish: Wish::default(),
             bridges: BTreeMap::new(),
             ofports: BTreeMap::new(),
+            last_ofports: BTreeMap::new(),
             source: None,
             awaited: false,
             changed: false,
@@ -99,6 +102,11 @@ impl Default for Ovs {
 }
 
 impl Ovs {
+    /// Whether there is a database.
+    pub(super) const fn is_followed(&self) -> bool {
+        self.source.is_some()
+    }
+
     /// The number of the bridge that `port` belongs to; `None` while that is not there.
     pub(super) fn bridge_of(&self, port: &PortConfig) -> Option<u8> {
         match &port.bridge {

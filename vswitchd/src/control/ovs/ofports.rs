@@ -12,7 +12,7 @@ const MAX: u16 = 0xfeff;
 
 impl Ovs {
     /// Gives every port that is wished its number: what is asked for where that is free, what it had, what the
-    /// database says it had, or the lowest that is free.
+    /// database says it had, or the next that is free behind the one given last.
     pub(super) fn number_ports(&mut self) {
         let old = std::mem::take(&mut self.ofports);
         let mut by_bridge: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
@@ -46,9 +46,12 @@ impl Ovs {
                     }
                 });
             }
-            let mut free = (1..=MAX).filter(|number| !taken.contains(number));
-            for (name, number) in left.into_iter().zip(&mut free) {
+            // Not the number of a port that has just gone: a flow may still speak of it.
+            let last = self.last_ofports.get(bridge).copied().unwrap_or(0);
+            let free = (last + 1..=MAX).chain(1..=last).filter(|number| !taken.contains(number));
+            for (name, number) in left.into_iter().zip(free) {
                 self.ofports.insert(name.to_owned(), number);
+                self.last_ofports.insert(bridge.to_owned(), number);
             }
         }
     }
@@ -81,7 +84,7 @@ mod tests {
         assert_eq!(numbers(&mut ovs, &[("a", None, Some(9)), ("b", None, None)]), [1, 7]);
         assert_eq!(numbers(&mut ovs, &[("a", None, None), ("c", Some(1), None)]), [2, 1]);
         // Two that ask for one number: the first has it; one beyond the range is not had.
-        assert_eq!(numbers(&mut ovs, &[("x", Some(5), None), ("y", Some(5), None)]), [5, 1]);
-        assert_eq!(numbers(&mut ovs, &[("z", Some(0xff00), Some(0))]), [1]);
+        assert_eq!(numbers(&mut ovs, &[("x", Some(5), None), ("y", Some(5), None)]), [5, 3]);
+        assert_eq!(numbers(&mut ovs, &[("z", Some(0xff00), Some(0))]), [4]);
     }
 }

@@ -3,6 +3,7 @@
 //! Not here: commands about bridges and tables.
 
 use super::super::daemon::Control;
+use super::super::ports;
 use super::commands::Answer;
 use crate::datapath::clock;
 use crate::observe::log::{self, Level};
@@ -161,20 +162,24 @@ const MODULES: &[&str] = &[
 ];
 
 impl Control {
-    /// `version`: in the seat of ovs-vswitchd the line that scripts read there, and who it really is.
+    /// `version`: in the seat of ovs-vswitchd the line that scripts read there.
     pub(super) fn version(&self) -> Answer {
-        let own = concat!("vswitchd (vswitch) ", env!("CARGO_PKG_VERSION"), "\n");
         if self.unixctl.as_ovs_vswitchd {
-            return Ok(format!("ovs-vswitchd (Open vSwitch) {OVS_VERSION}\n{own}"));
+            return Ok(format!("ovs-vswitchd (Open vSwitch) {OVS_VERSION}\n"));
         }
-        Ok(own.to_owned())
+        Ok(concat!("vswitchd (vswitch) ", env!("CARGO_PKG_VERSION"), "\n").to_owned())
     }
 
-    /// `exit --cleanup`: what a keeper would hold for the next daemon goes too, but not what pods got by CNI, for that
+    /// `exit --cleanup`: what a keeper would hold for the next daemon goes too, and what would outlive us, but not what pods got by CNI, for that
     /// can be had but once.
     pub(super) fn give_up_kept(&mut self) {
         let names = self.running.ports.keys().filter(|name| !self.cni.has(name));
         self.keeper.forget_all(names.map(String::as_str));
+        for port in self.running.ports.values() {
+            if let Some(link) = &port.link {
+                ports::let_go(&link.link, &port.config);
+            }
+        }
     }
 
     /// `memory/show`

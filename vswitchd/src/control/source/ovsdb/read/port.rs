@@ -98,6 +98,10 @@ fn kind(rows: Rows<'_>, complain: &mut impl FnMut(String)) -> Result<PortKind, S
     match word {
         _ if rows.is_local => Ok(PortKind::Internal),
         "internal" | "tap" => interface_name(name).map(|()| PortKind::Internal),
+        // What is sent there comes back.
+        "" | "system" if name == "lo" => {
+            Err("could not add network device lo to ofproto (Invalid argument)".to_owned())
+        }
         "" | "system" => system_name(name).map(|()| PortKind::System),
         "patch" => {
             bare_name(name)?;
