@@ -406,6 +406,31 @@ fn a_port_that_goes_to_another_bridge_takes_its_stations_along(lab: &Lab, switch
     stage.expect("b", &broadcast(2), &[("d", broadcast(2))]);
 }
 
+fn a_port_that_goes_over_a_patch_takes_its_stations_along(lab: &Lab, switch: Switch) {
+    let seat = Seat::new(lab, "h", switch);
+    seat.bridge("br0");
+    seat.bridge("br1");
+    seat.sh("ovs-vsctl add-port br0 pa0 -- set interface pa0 type=patch options:peer=pa1 \
+             -- add-port br1 pa1 -- set interface pa1 type=patch options:peer=pa0");
+    let mut stage = Stage::default();
+    for (port, bridge) in [("a", "br0"), ("b", "br1"), ("c", "br0"), ("d", "br1")] {
+        stage.port(lab, &seat, bridge, port, "");
+    }
+    seat.settle();
+    let all = |from: u32, ports: [&'static str; 3]| ports.map(|port| (port, broadcast(from)));
+    stage.expect("b", &broadcast(2), &all(2, ["a", "c", "d"]));
+    let to_two = Frame::new(station(2), station(1));
+    stage.expect("a", &to_two, &[("b", to_two.clone())]);
+    seat.sh("ovs-vsctl del-port b -- add-port br0 b");
+    seat.settle();
+    // Nobody knows where it is until it speaks.
+    let flooded = ["b", "c", "d"].map(|port| (port, to_two.clone()));
+    stage.expect("a", &to_two, &flooded);
+    stage.expect("b", &broadcast(2), &all(2, ["a", "c", "d"]));
+    let to_two = Frame::new(station(2), station(4));
+    stage.expect("d", &to_two, &[("b", to_two.clone())]);
+}
+
 fn a_port_is_saved_from_a_bridge_that_goes(lab: &Lab, switch: Switch) {
     let seat = Seat::new(lab, "h", switch);
     seat.bridge("br0");
@@ -456,6 +481,7 @@ on_seats! {
         bridge_protocols_stay_local_unless_the_bridge_forwards_them,
         a_protected_port_talks_to_others_only,
         a_port_that_goes_to_another_bridge_takes_its_stations_along,
+        a_port_that_goes_over_a_patch_takes_its_stations_along,
         a_port_is_saved_from_a_bridge_that_goes,
         static_stations_are_sent_to_and_never_move,
     }

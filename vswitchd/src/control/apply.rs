@@ -9,7 +9,7 @@ use super::ports::{self, Opened, PortError, Settings};
 use super::rpc::Failed;
 use super::running::{PublishError, RunningPeer, RunningPort, port_mac_limit};
 use super::state::{State, fingerprint};
-use crate::config::{Config, PortConfig, TunnelConfig};
+use crate::config::{Config, PortConfig, PortKind, TunnelConfig};
 use crate::datapath::{PortLink, clock};
 use crate::link::{AnyLink, TRAIN, TRAIN_BYTES};
 use crate::observe::log;
@@ -17,6 +17,7 @@ use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
+use vswitch_core::mac_table::EntryState;
 use vswitch_core::wire::{ethernet, vxlan};
 use vswitch_core::{MacTable, PortId, Segment, Vlan};
 
@@ -165,6 +166,7 @@ impl Control {
             self.retire(&gone);
             self.publish()?;
             let (ids, links): (Vec<_>, Vec<_>) = gone.into_iter().unzip();
+            self.forget_beyond_patches(&ids);
             // Their numbers are given out again, and what was said of who is behind them is not true any more.
             self.directory.retain_neighbours(|_, owner| !ids.contains(&owner.port));
             self.running.release(ids);
@@ -234,6 +236,7 @@ impl Control {
         if publish {
             self.publish()?;
         }
+        self.forget_beyond_patches(&relearn);
         for id in relearn {
             self.running.macs.flush_port(id);
             self.directory.retain_neighbours(|_, owner| owner.port != id);
@@ -262,6 +265,29 @@ impl Control {
         self.forget_stations();
         self.tell_snooping();
         Ok(())
+    }
+
+    /// Stations behind these ports, which are forgotten there next, are not behind a patch port of another bridge any more
+    /// either.
+    fn forget_beyond_patches(&self, ids: &[PortId]) {
+        let is_patch = |port: &&RunningPort| matches!(port.config.kind, PortKind::Patch { .. });
+        let patches: BTreeSet<PortId> =
+            self.running.ports.values().filter(is_patch).map(|port| port.id).collect();
+        if ids.is_empty() || patches.is_empty() {
+            return;
+        }
+        let now = clock::now();
+        let (mut stations, mut beyond) = (BTreeSet::new(), Vec::new());
+        self.running.macs.for_each(now, |entry| {
+            if ids.contains(&entry.port) {
+                stations.insert(entry.mac);
+            } else if entry.state == EntryState::Learned && patches.contains(&entry.port) {
+                beyond.push((entry.segment, entry.mac));
+            }
+        });
+        for (segment, mac) in beyond.into_iter().filter(|(_, mac)| stations.contains(mac)) {
+            self.running.macs.remove(now, segment, mac);
+        }
     }
 
     /// Keeps what was counted for ports that go, so that no total ever falls.
@@ -432,8 +458,9 @@ impl Control {
             "port down",
             &[("port", name), ("reason", &"its interface or network namespace was deleted")],
         );
-        self.running.macs.flush_port(port.id);
         let id = port.id;
+        self.forget_beyond_patches(&[id]);
+        self.running.macs.flush_port(id);
         self.directory.retain_neighbours(|_, owner| owner.port != id);
         true
     }
