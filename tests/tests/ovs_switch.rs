@@ -4,8 +4,8 @@
 use std::net::IpAddr;
 use vswitch_core::wire::ethernet::Mac;
 use vswitch_tests::frames::{Frame, ctag, stag, station};
-use vswitch_tests::lab::{Lab, Namespace};
-use vswitch_tests::node::{silence, talk};
+use vswitch_tests::lab::{Lab, Namespace, until};
+use vswitch_tests::node::{PATIENCE, silence, talk};
 use vswitch_tests::on_seats;
 use vswitch_tests::ovs_seat::{Seat, Stage, Switch, in_seats, reach};
 
@@ -60,6 +60,13 @@ fn the_bridges_own_port_takes_mac_address_and_mtu_of_its_interfaces(lab: &Lab, s
     seat.sh(&format!("ovs-vsctl --timeout=20 wait-until interface br0 {least}"));
     seat.sh("ip link show dev br0 | grep -q 'mtu 1400' && ip link show dev br0 | grep -q 00:16:3e:00:00:05");
     seat.sh("ovs-vsctl --timeout=20 wait-until bridge br0 'datapath_id=\"000000163e000005\"'");
+    // What is asked for is held.
+    seat.sh("ovs-vsctl set interface br0 mtu_request=1300");
+    seat.sh("ovs-vsctl --timeout=20 wait-until interface br0 mtu=1300");
+    seat.host().ip("link set dev br0 mtu 1250");
+    until("the MTU that was asked for", PATIENCE, || {
+        seat.sh("cat /sys/class/net/br0/mtu").starts_with("1300").then_some(())
+    });
     seat.sh("ovs-vsctl del-port v5 -- set bridge br0 other_config:hwaddr=02:00:00:00:00:77");
     seat.sh("ovs-vsctl --timeout=20 wait-until interface br0 'mac_in_use=\"02:00:00:00:00:77\"'");
 }

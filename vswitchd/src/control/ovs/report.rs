@@ -55,6 +55,7 @@ impl Control {
     fn ovs_report(&mut self) -> Report {
         let system = System::look();
         self.ovs.carriers = system.carriers(&self.ovs.wish.ports, &self.ovs.carriers);
+        self.hold_mtus(&system);
         let ovs = &self.ovs;
         let refused = ovs.failed.iter().filter(|failed| failed.kind == "port");
         let refused: HashMap<&str, &str> =
@@ -89,6 +90,17 @@ impl Control {
             bridges: bridges.collect(),
             interfaces,
             mirrors: ovs.copied.clone(),
+        }
+    }
+
+    /// An MTU that is asked for is put back where somebody changed it.
+    fn hold_mtus(&mut self, system: &System) {
+        let strayed = self.ovs.wish.ports.iter().filter(|port| system.has_another_mtu(port));
+        let strayed: Vec<_> = strayed.map(|port| (port.name.clone(), self.settings(port))).collect();
+        for (name, settings) in strayed {
+            if let Some(running) = self.running.ports.get_mut(&name).filter(|port| port.reason.is_none()) {
+                running.reconfigure(settings);
+            }
         }
     }
 

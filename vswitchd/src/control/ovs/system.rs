@@ -54,6 +54,12 @@ impl System {
         }
     }
 
+    /// Whether the interface of `port` is there with another MTU than is asked for.
+    pub(super) fn has_another_mtu(&self, port: &PortConfig) -> bool {
+        let facts = self.facts.get(&port.name).filter(|_| port.has_interface());
+        facts.zip(port.mtu).is_some_and(|(facts, wished)| facts.mtu != u32::from(wished))
+    }
+
     /// How often the carriers of `ports` had changed when they were first seen, `before` or now.
     pub(super) fn carriers(&self, ports: &[PortConfig], before: &Carriers) -> Carriers {
         let of = |port: &PortConfig| {
