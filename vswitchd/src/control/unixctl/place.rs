@@ -7,7 +7,7 @@ use crate::sys::lock;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 /// The directory where nothing else is said (ovs-appctl(8), OVS_RUNDIR).
@@ -58,6 +58,23 @@ pub(in super::super) fn make_directory(path: &Path) -> Result<(), PlaceError> {
 /// Device and inode of what has a name now.
 fn identity(path: &Path) -> Option<(u64, u64)> {
     fs::symlink_metadata(path).ok().map(|there| (there.dev(), there.ino()))
+}
+
+/// Whether somebody listens on the socket `path`; `None` where there is nothing. Nobody is waited for: one who lets no
+/// more in, because he is stopped or busy, is there too.
+///
+/// # Errors
+/// What is there cannot be asked.
+fn is_answered(path: &Path) -> io::Result<Option<bool>> {
+    match mio::net::UnixStream::connect(path) {
+        Ok(_) => Ok(Some(true)),
+        Err(error) => match error.kind() {
+            ErrorKind::WouldBlock => Ok(Some(true)),
+            ErrorKind::ConnectionRefused => Ok(Some(false)),
+            ErrorKind::NotFound => Ok(None),
+            _ => Err(error),
+        },
+    }
 }
 
 /// A locked pidfile; removed when dropped.
@@ -147,10 +164,8 @@ impl Socket {
     /// # Errors
     /// [`PlaceError::Os`]: also when another process answers there, or what is there is no socket.
     pub(in super::super) fn bind(path: &Path) -> Result<Self, PlaceError> {
-        match UnixStream::connect(path) {
-            Ok(_) => return Err(os("listen on", path)(ErrorKind::AddrInUse.into())),
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {}
-            Err(error) => return Err(os("ask who is on", path)(error)),
+        if is_answered(path).map_err(os("ask who is on", path))? == Some(true) {
+            return Err(os("listen on", path)(ErrorKind::AddrInUse.into()));
         }
         if let Ok(there) = fs::symlink_metadata(path)
             && !std::os::unix::fs::FileTypeExt::is_socket(&there.file_type())
@@ -191,7 +206,7 @@ pub(in super::super) fn sweep(directory: &Path, program: &str) {
         let number = name.strip_prefix(program).and_then(|name| name.strip_prefix('.'));
         let number = number.and_then(|name| name.strip_suffix(".ctl"));
         if number.is_some_and(|number| number.parse::<u32>().is_ok())
-            && UnixStream::connect(&path).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+            && is_answered(&path).is_ok_and(|answered| answered == Some(false))
         {
             drop(fs::remove_file(&path));
         }
@@ -257,6 +272,28 @@ mod tests {
         fs::write(&path, "").unwrap();
         assert!(Socket::bind(&path).is_err(), "a file is no socket");
         assert!(path.exists());
+    }
+
+    #[test]
+    fn a_socket_whose_owner_lets_nobody_in_is_his_and_is_not_waited_for() {
+        let scratch = Scratch::new();
+        let path = scratch.0.join("br0.mgmt");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+        let _inside = runtime.enter();
+        let socket = tokio::net::UnixSocket::new_stream().unwrap();
+        socket.bind(&path).unwrap();
+        let listener = socket.listen(0).unwrap();
+        // One after another knocks until no more find room.
+        let mut knocking = Vec::new();
+        let full = loop {
+            match mio::net::UnixStream::connect(&path) {
+                Ok(stream) => knocking.push(stream),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(full.kind(), ErrorKind::WouldBlock);
+        assert!(matches!(Socket::bind(&path), Err(PlaceError::Os { what: "listen on", .. })));
+        drop(listener);
     }
 
     #[test]
