@@ -254,12 +254,19 @@ impl Follower {
         {
             let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
             let (connected, locked) = (session.monitored, session.locked);
-            if connected && !status.connected {
+            let comes = connected && !status.connected;
+            if comes {
                 log::info("the Open vSwitch database is there", &[("server", &self.remote)]);
             }
-            if connected && locked != status.locked {
-                let what = if locked { "ours" } else { "somebody else's" };
-                log::info("the lock ovs_vswitchd", &[("is", &what)]);
+            if connected && locked && !status.locked {
+                log::info("the lock ovs_vswitchd is ours: what is wished is carried out", &[]);
+            } else if connected && !locked && (comes || status.locked) {
+                let doing = if comes { "has" } else { "takes" };
+                let message = format!(
+                    "another {doing} the lock ovs_vswitchd; what runs goes on as it is, and nothing more that is wished \
+                     is carried out here until the lock is free"
+                );
+                log::warn(&message, &[("server", &self.remote)]);
             }
             (status.connected, status.locked) = (connected, connected && locked);
             if connected {
