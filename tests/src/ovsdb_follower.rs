@@ -132,6 +132,7 @@ impl Follower {
             .zip(1..)
             .map(|(bridge, datapath_id)| (bridge.name.clone(), BridgeReport { datapath_id }));
         Report {
+            system: wish.system.clone(),
             cur_cfg: wish.next_cfg,
             bridges: bridges.collect(),
             interfaces: interfaces.collect(),

@@ -73,7 +73,7 @@ fn consistent(wish: &Wish) {
 
 /// A report that all of `wish` is in force.
 pub(crate) fn report_on(wish: &Wish) -> Report {
-    let mut report = Report { cur_cfg: wish.next_cfg, ..Report::default() };
+    let mut report = Report { system: wish.system.clone(), cur_cfg: wish.next_cfg, ..Report::default() };
     for (number, bridge) in (1..).zip(&wish.bridges) {
         report.bridges.insert(bridge.name.clone(), BridgeReport { datapath_id: number });
     }

@@ -122,10 +122,21 @@ fn the_places_of_a_killed_daemon_are_taken_over_and_those_of_a_living_one_are_no
             assert_eq!(places(&host), [format!("vswitchd.{pid}.ctl"), "vswitchd.pid".to_owned()]);
             assert!(must(&host, "version").starts_with("vswitchd (vswitch) "));
 
+            // What an ovs-vswitchd left goes when its seat is taken; else nobody knows whose it was.
+            let left = ["br0.mgmt", "ovs-vswitchd.1.ctl"].map(|name| host.file(name));
+            left.iter().for_each(|path| drop(std::os::unix::net::UnixListener::bind(path).unwrap()));
+            host.end("TERM");
+            host.start();
+            assert!(left.iter().all(|path| path.exists()));
+            host.end("TERM");
+            let mut command = host.vswitchd();
+            host.start_with(command.arg("--as-ovs-vswitchd"));
+            assert!(left.iter().all(|path| !path.exists()));
+
             // Whoever else has the pidfile of ovs-vswitchd keeps it: here a process that locks as that one does.
             let pidfile = host.file("ovs-vswitchd.pid");
-            let Some(mut holder) = hold(&pidfile) else { return };
             host.end("TERM");
+            let Some(mut holder) = hold(&pidfile) else { return };
             let said = Host::run_command(host.vswitchd().arg("--as-ovs-vswitchd"));
             assert_eq!(said.code, 1, "{said:?}");
             let sentence = format!("already running as pid {}", holder.id());

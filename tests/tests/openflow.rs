@@ -5,8 +5,10 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::io::{Read as _, Write as _};
-use std::os::unix::net::UnixStream;
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::sync::Arc;
 use vswitch_tests::daemon::{PATIENCE, Said};
 use vswitch_tests::lab::until;
 use vswitch_tests::openflow_body::message;
@@ -14,6 +16,7 @@ use vswitch_tests::openflow_seat::{Seat, appctl_at, ask, ofctl_at, receive, with
 use vswitch_tests::ovs::Ovs;
 use vswitchd::control::openflow::MAX_FLOWS;
 use vswitchd::control::openflow::codec::kind;
+use vswitchd::control::openflow::server::Serving;
 
 /// Words for ovs-ofctl, in turn; `@` is a file of flows. Flows are shown in the order of their priorities, where Open
 /// vSwitch has one: of equal ones each of the two switches has its own.
@@ -390,6 +393,28 @@ fn is_ended(stream: &mut UnixStream) -> bool {
         Ok(_) => true,
         Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
     }
+}
+
+#[test]
+fn what_the_server_answers_itself_is_sent_although_the_daemon_is_busy() {
+    let (serving, requests) = Serving::start(Arc::new(|| ())).unwrap();
+    let path = std::env::temp_dir().join(format!("vswitch-openflow-{}", std::process::id()));
+    let listener = UnixListener::bind(&path).unwrap();
+    let owner = std::fs::metadata(&path).unwrap().uid();
+    listener.set_nonblocking(true).unwrap();
+    serving.open("br0", listener, owner);
+    let mut stream = UnixStream::connect(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert_eq!(receive(&mut stream)[1], kind::HELLO);
+    let [hello, echo, barrier] =
+        [kind::HELLO, kind::ECHO_REQUEST, kind::BARRIER_REQUEST].map(|kind| message(kind, &[]));
+    stream.write_all(&[hello, echo, barrier].concat()).unwrap();
+    // Here is nobody who answers the request.
+    let request = requests.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(receive(&mut stream)[1], kind::ECHO_REPLY);
+    request.reply.answer(message(kind::BARRIER_REPLY, &[]));
+    assert_eq!(receive(&mut stream)[1], kind::BARRIER_REPLY);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use vswitch_tests::daemon::program;
@@ -12,6 +13,7 @@ use vswitch_tests::lab::{Lab, Namespace, until};
 use vswitch_tests::numbered::{Numbered, Outcome, numbered};
 use vswitch_tests::on_seats;
 use vswitch_tests::ovs_seat::{Seat, Switch, in_seats, reach};
+use vswitch_tests::ovsdb_client::Client;
 use vswitch_tests::rng::Rng;
 
 /// How long the switch may take for thousands of rows, in a build that is not optimised.
@@ -273,6 +275,27 @@ fn ten_thousand_ports_that_cannot_be_leave_the_others_as_they_are(lab: &Lab, swi
     until("a number for the one that is", LONG, || {
         let rows = seat.rows("Interface", &["name", "ofport"]);
         rows.iter().any(|row| row["name"] == "no5000" && row["ofport"].as_i64() > Some(0)).then_some(())
+    });
+}
+
+/// Stock Open vSwitch destroys its bridges then.
+#[test]
+fn who_loses_the_lock_says_so_goes_on_forwarding_and_carries_out_what_came_when_it_is_free() {
+    let test = "who_loses_the_lock_says_so_goes_on_forwarding_and_carries_out_what_came_when_it_is_free";
+    in_seats(test, |lab| {
+        let (seat, pods) = two_pods(lab, Switch::Ours);
+        under_load(Switch::Ours, &pods, || {
+            let remote = seat.remote();
+            let mut thief = Client::connect(Path::new(remote.strip_prefix("unix:").unwrap()));
+            thief.call("steal", &json!(["ovs_vswitchd"]));
+            let said = "another takes the lock ovs_vswitchd; what runs goes on as it is";
+            until("a word in the log", LONG, || seat.vswitchd().log().contains(said).then_some(()));
+            seat.sh("ovs-vsctl --no-wait add-port br0 int0 -- set interface int0 type=internal");
+            drop(thief);
+            until("the port", LONG, || {
+                seat.host().try_run("ip link show dev int0").status.success().then_some(())
+            });
+        });
     });
 }
 

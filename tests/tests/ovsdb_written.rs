@@ -8,7 +8,7 @@ use vswitch_core::Mac;
 use vswitch_tests::ovsdb_server::OvsdbServer;
 use vswitchd::config::PortKind;
 use vswitchd::control::source::ovsdb::{
-    BridgeReport, InterfaceReport, OfportWish, Operation, Report, read, write,
+    BridgeReport, InterfaceReport, OfportWish, Operation, Report, Wish, read, write,
 };
 
 /// An update as RFC 7047 §5.2.3 writes it.
@@ -52,7 +52,7 @@ fn the_server_takes_every_status_column_and_keeps_what_is_not_ours() {
     );
     server.transact(&[json!({"op": "mutate", "table": "Open_vSwitch", "where": [],
                              "mutations": [["next_cfg", "+=", 1]]})]);
-    let next_cfg = read(&server.database()).next_cfg;
+    let Wish { system, next_cfg, .. } = read(&server.database());
     let good = InterfaceReport {
         ofport: Some(7),
         error: None,
@@ -72,6 +72,7 @@ fn the_server_takes_every_status_column_and_keeps_what_is_not_ours() {
         ..InterfaceReport::default()
     };
     let mut report = Report {
+        system,
         cur_cfg: next_cfg,
         bridges: BTreeMap::from([("br0".to_owned(), BridgeReport { datapath_id: 255 })]),
         interfaces: BTreeMap::from([("p1".to_owned(), good), ("p2".to_owned(), bad)]),

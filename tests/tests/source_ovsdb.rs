@@ -132,6 +132,27 @@ fn a_database_that_is_emptied_wishes_nothing_and_one_without_its_first_row_is_wr
 }
 
 #[test]
+fn what_is_in_force_of_one_database_is_not_written_to_another_that_takes_its_place() {
+    let Some(mut server) = OvsdbServer::start() else { return };
+    server.vsctl("add-br br0");
+    let mut follower = Follower::start(&server.remote());
+    follower.until_ports(&["br0"]);
+    let old = follower.report();
+    follower.carry_out();
+    server.until("get interface br0 ofport", "1");
+    server.kill();
+    server.create(&OvsdbServer::schema());
+    server.run();
+    let mut client = server.client();
+    client.watch(&[("Interface", &["ofport", "mtu"])]);
+    server.vsctl("init -- add-br br0");
+    follower.until(|wish| wish.system != old.system && wish.ports.len() == 1);
+    follower.carry_out_with_mtu("br0", 1400);
+    server.until("get interface br0 mtu", "1400");
+    assert_eq!(client.watched(), 2, "the bridge was added, and then only the new report was written");
+}
+
+#[test]
 fn who_does_not_hold_the_lock_waits_for_its_end_and_neither_wishes_nor_writes() {
     let Some(server) = OvsdbServer::start() else { return };
     server.vsctl("add-br br0");

@@ -226,13 +226,6 @@ impl Counters {
         }
     }
 
-    /// Starts the counts of a rule's id again from zero, because another rule is going to have it.
-    pub fn reset_rule(&mut self, id: u32) {
-        if let Some(count) = usize::try_from(id).ok().and_then(|id| self.rules.get_mut(id)) {
-            *count = RuleCount::default();
-        }
-    }
-
     /// Starts the counts of a number again from zero, because another port is going to have it.
     pub fn reset_port(&mut self, port: PortId) {
         if let (Some(passed), Some(dropped)) =

@@ -464,6 +464,8 @@ impl Server {
             self.again.insert(number);
             return Ok(());
         }
+        // What was answered here does not wait for the control thread.
+        client.flush()?;
         let (answers, waker) = (self.answers.clone(), Arc::clone(&self.waker));
         let reply = Reply { client: number, answers, waker, answered: false };
         client.asking = true;

@@ -17,6 +17,8 @@ type Key = (String, String, usize);
 #[derive(Debug, Default)]
 pub(super) struct Numbers {
     by_key: BTreeMap<Key, u32>,
+    /// By bridge: the places in the wish of the mirrors that there can be on it, each with its number.
+    by_bridge: BTreeMap<String, Vec<(usize, u32)>>,
     /// Those that were given out since the workers were last told: their counts begin at zero.
     fresh: Vec<u32>,
 }
@@ -26,7 +28,8 @@ impl Numbers {
     fn follow(&mut self, mirrors: &[MirrorConfig]) {
         let mut old = std::mem::take(&mut self.by_key);
         let mut new = Vec::new();
-        for key in keys(mirrors) {
+        let all: Vec<Key> = keys(mirrors).collect();
+        for key in all.iter().cloned() {
             match old.remove(&key) {
                 Some(number) => drop(self.by_key.insert(key, number)),
                 None => new.push(key),
@@ -37,6 +40,14 @@ impl Numbers {
         {
             self.fresh.push(number);
             self.by_key.insert(key, number);
+        }
+        self.by_bridge.clear();
+        for (place, key) in all.iter().enumerate() {
+            let Some(number) = self.by_key.get(key) else { continue };
+            let here = self.by_bridge.entry(key.0.clone()).or_default();
+            if here.len() < Mirror::PER_BRIDGE {
+                here.push((place, *number));
+            }
         }
     }
 }
@@ -63,24 +74,25 @@ impl Ovs {
 
     /// The mirrors of `bridge` as the core takes them. Without the port that it has its copies for, a mirror is none.
     pub(super) fn core_mirrors(&self, bridge: &str, id_of: &impl Fn(&str) -> Option<PortId>) -> Vec<Mirror> {
-        let numbered = self.wish.mirrors.iter().zip(keys(&self.wish.mirrors));
-        let here = numbered.filter(|(mirror, _)| mirror.bridge == bridge);
+        let here = self.mirror_numbers.by_bridge.get(bridge).map_or(&[][..], Vec::as_slice);
         let ids = |ports: &[String]| ports.iter().filter_map(|port| id_of(port)).collect();
-        here.filter_map(|(mirror, key)| {
-            Some(Mirror {
-                id: *self.mirror_numbers.by_key.get(&key)?,
-                select_all: mirror.select_all,
-                sources: ids(&mirror.sources),
-                destinations: ids(&mirror.destinations),
-                vlans: mirror.vlans.clone(),
-                output: match &mirror.output {
-                    MirrorOutput::Port(port) => MirrorTo::Port(id_of(port)?),
-                    MirrorOutput::Vlan(vlan) => MirrorTo::Vlan(*vlan),
-                },
-                snaplen: mirror.snaplen,
+        here.iter()
+            .filter_map(|(place, number)| {
+                let mirror = self.wish.mirrors.get(*place)?;
+                Some(Mirror {
+                    id: *number,
+                    select_all: mirror.select_all,
+                    sources: ids(&mirror.sources),
+                    destinations: ids(&mirror.destinations),
+                    vlans: mirror.vlans.clone(),
+                    output: match &mirror.output {
+                        MirrorOutput::Port(port) => MirrorTo::Port(id_of(port)?),
+                        MirrorOutput::Vlan(vlan) => MirrorTo::Vlan(*vlan),
+                    },
+                    snaplen: mirror.snaplen,
+                })
             })
-        })
-        .collect()
+            .collect()
     }
 
     /// What of the mirrors cannot be carried out as the ports are, of which those that `is_there` says are usable.
@@ -166,6 +178,14 @@ mod tests {
         wish(&mut ovs, &[("br0", "b"), ("br0", "b"), ("br1", "a"), ("br1", "c")]);
         assert_eq!((numbers(&ovs, "br0"), numbers(&ovs, "br1")), (vec![1, 0], vec![2, 3]));
         assert_eq!(ovs.take_fresh_mirrors(), [0, 3]);
+    }
+
+    #[test]
+    fn a_bridge_has_no_more_mirrors_than_there_can_be_and_others_have_theirs() {
+        let many = vec![("br0", "m"); Mirror::PER_BRIDGE + 5];
+        let ovs = ovs(&[many.as_slice(), &[("br1", "m")]].concat());
+        assert_eq!((numbers(&ovs, "br0").len(), numbers(&ovs, "br1").len()), (Mirror::PER_BRIDGE, 1));
+        assert!(numbers(&ovs, "br2").is_empty());
     }
 
     #[test]

@@ -86,6 +86,7 @@ impl Control {
             .iter()
             .map(|(name, bridge)| (name.clone(), BridgeReport { datapath_id: bridge.datapath_id }));
         Report {
+            system: ovs.wish.system.clone(),
             cur_cfg: ovs.wish.next_cfg,
             bridges: bridges.collect(),
             interfaces,

@@ -88,6 +88,9 @@ impl Unixctl {
         let mut paths = Vec::new();
         if options.as_ovs_vswitchd {
             pidfiles.push(Pidfile::take(&directory.join(format!("{OVS_PROGRAM}.pid")))?);
+            // The seat is ours, and so is what was left in it.
+            place::sweep(&directory, OVS_PROGRAM);
+            place::sweep_bridges(&directory);
             paths.push(directory.join(format!("{OVS_PROGRAM}.{pid}.ctl")));
         }
         match &options.path {

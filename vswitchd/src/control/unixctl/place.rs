@@ -6,8 +6,10 @@
 use crate::sys::lock;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::fs::{
+    DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 /// The directory where nothing else is said (ovs-appctl(8), OVS_RUNDIR).
@@ -58,6 +60,23 @@ pub(in super::super) fn make_directory(path: &Path) -> Result<(), PlaceError> {
 /// Device and inode of what has a name now.
 fn identity(path: &Path) -> Option<(u64, u64)> {
     fs::symlink_metadata(path).ok().map(|there| (there.dev(), there.ino()))
+}
+
+/// Whether somebody listens on the socket `path`; `None` where there is nothing. Nobody is waited for: one who lets no
+/// more in, because he is stopped or busy, is there too.
+///
+/// # Errors
+/// What is there cannot be asked.
+fn is_answered(path: &Path) -> io::Result<Option<bool>> {
+    match mio::net::UnixStream::connect(path) {
+        Ok(_) => Ok(Some(true)),
+        Err(error) => match error.kind() {
+            ErrorKind::WouldBlock => Ok(Some(true)),
+            ErrorKind::ConnectionRefused => Ok(Some(false)),
+            ErrorKind::NotFound => Ok(None),
+            _ => Err(error),
+        },
+    }
 }
 
 /// A locked pidfile; removed when dropped.
@@ -147,13 +166,11 @@ impl Socket {
     /// # Errors
     /// [`PlaceError::Os`]: also when another process answers there, or what is there is no socket.
     pub(in super::super) fn bind(path: &Path) -> Result<Self, PlaceError> {
-        match UnixStream::connect(path) {
-            Ok(_) => return Err(os("listen on", path)(ErrorKind::AddrInUse.into())),
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {}
-            Err(error) => return Err(os("ask who is on", path)(error)),
+        if is_answered(path).map_err(os("ask who is on", path))? == Some(true) {
+            return Err(os("listen on", path)(ErrorKind::AddrInUse.into()));
         }
         if let Ok(there) = fs::symlink_metadata(path)
-            && !std::os::unix::fs::FileTypeExt::is_socket(&there.file_type())
+            && !there.file_type().is_socket()
         {
             return Err(os("listen on", path)(io::Error::new(
                 ErrorKind::AlreadyExists,
@@ -183,15 +200,33 @@ impl Drop for Socket {
     }
 }
 
-/// Removes the sockets that killed daemons of this program left in the run directory.
+/// Removes the sockets for ovs-appctl that killed daemons of this program left in the run directory.
+///
+/// Of a program that listens after it has made its socket, its pidfile must be held.
 pub(in super::super) fn sweep(directory: &Path, program: &str) {
-    let Ok(entries) = fs::read_dir(directory) else { return };
-    for path in entries.flatten().map(|entry| entry.path()) {
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    sweep_named(directory, |name| {
         let number = name.strip_prefix(program).and_then(|name| name.strip_prefix('.'));
         let number = number.and_then(|name| name.strip_suffix(".ctl"));
-        if number.is_some_and(|number| number.parse::<u32>().is_ok())
-            && UnixStream::connect(&path).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+        number.is_some_and(|number| number.parse::<u32>().is_ok())
+    });
+}
+
+/// Removes the sockets for ovs-ofctl that whoever sat in the seat of ovs-vswitchd before left in the run directory:
+/// for whoever holds its pidfile, and nobody else. A bridge's name tells nobody's whose socket it was.
+pub(in super::super) fn sweep_bridges(directory: &Path) {
+    sweep_named(directory, |name| name.strip_suffix(".mgmt").is_some_and(|bridge| !bridge.is_empty()));
+}
+
+/// Removes sockets that nobody listens on, of these names.
+fn sweep_named(directory: &Path, is_meant: impl Fn(&str) -> bool) {
+    let Ok(entries) = fs::read_dir(directory) else { return };
+    for entry in entries.flatten() {
+        let (path, name) = (entry.path(), entry.file_name());
+        // Who knocks at a file that is no socket is refused as well.
+        let is_socket = entry.file_type().is_ok_and(|kind| kind.is_socket());
+        if is_socket
+            && name.to_str().is_some_and(&is_meant)
+            && is_answered(&path).is_ok_and(|answered| answered == Some(false))
         {
             drop(fs::remove_file(&path));
         }
@@ -260,15 +295,51 @@ mod tests {
     }
 
     #[test]
+    fn a_socket_whose_owner_lets_nobody_in_is_his_and_is_not_waited_for() {
+        let scratch = Scratch::new();
+        let path = scratch.0.join("br0.mgmt");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+        let _inside = runtime.enter();
+        let socket = tokio::net::UnixSocket::new_stream().unwrap();
+        socket.bind(&path).unwrap();
+        let listener = socket.listen(0).unwrap();
+        // One after another knocks until no more find room.
+        let mut knocking = Vec::new();
+        let full = loop {
+            match mio::net::UnixStream::connect(&path) {
+                Ok(stream) => knocking.push(stream),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(full.kind(), ErrorKind::WouldBlock);
+        assert!(matches!(Socket::bind(&path), Err(PlaceError::Os { what: "listen on", .. })));
+        drop(listener);
+    }
+
+    #[test]
     fn sockets_of_the_dead_are_swept_and_others_stay() {
         let scratch = Scratch::new();
-        let names = ["vswitchd.1.ctl", "vswitchd.x.ctl", "ovs-vswitchd.1.ctl", "vswitchd.2.ctl"];
+        let names = [
+            "vswitchd.1.ctl",
+            "vswitchd.x.ctl",
+            "ovs-vswitchd.1.ctl",
+            "br0.mgmt",
+            "br1.mgmt",
+            "vswitchd.2.ctl",
+        ];
         let mut listeners: Vec<_> =
             names.iter().map(|name| UnixListener::bind(scratch.0.join(name)).unwrap()).collect();
-        let alive = listeners.pop();
+        let alive = listeners.split_off(4);
         drop(listeners);
+        fs::write(scratch.0.join("vswitchd.3.ctl"), "").unwrap();
+        let left = || names.map(|name| scratch.0.join(name).exists());
         sweep(&scratch.0, "vswitchd");
-        assert_eq!(names.map(|name| scratch.0.join(name).exists()), [false, true, true, true]);
+        assert_eq!(left(), [false, true, true, true, true, true]);
+        sweep(&scratch.0, "ovs-vswitchd");
+        assert_eq!(left(), [false, true, false, true, true, true]);
+        sweep_bridges(&scratch.0);
+        assert_eq!(left(), [false, true, false, false, true, true]);
+        assert!(scratch.0.join("vswitchd.3.ctl").exists(), "no socket");
         drop(alive);
     }
 }

@@ -47,8 +47,7 @@ fn has(words: &str, word: &str) -> bool {
 /// The lines, those of the bridge first. `lost` are ports of it that cannot stand in the file, each with the reason.
 pub(super) fn list(database: &Database, wish: &Wish, bridge: &str, lost: &[(String, String)]) -> Vec<String> {
     let mut lines = Vec::new();
-    let system = database.tables.get("Open_vSwitch").and_then(|rows| rows.values().next());
-    let Some(system) = system.map(Columns::new) else { return lines };
+    let Some(system) = database.system().map(|(_, row)| Columns::new(row)) else { return lines };
     let bridges = || system.references("bridges").filter_map(|uuid| Columns::of(database, "Bridge", uuid));
     let Some(row) = bridges().find(|row| row.text("name") == Some(bridge)) else { return lines };
 

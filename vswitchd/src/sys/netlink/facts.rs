@@ -1,10 +1,10 @@
-//! What the kernel tells of interfaces for those who look on: up, carrier, MTU, MAC address, kind. All of them come in
+//! What the kernel tells of interfaces for those who look on: up, carrier, MTU, MAC address. All of them come in
 //! one answer, however many there are.
 
 use super::{Netlink, describe};
 use netlink_packet_core::NLM_F_DUMP;
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage};
+use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkFlags, LinkMessage};
 use std::io;
 use vswitch_core::Mac;
 
@@ -25,17 +25,9 @@ pub struct Facts {
     pub carrier: bool,
     /// How often that has changed.
     pub carrier_changes: u64,
-    /// What kind of virtual interface it is, in iproute2's word: "veth", "tun", "vxlan"; `None` for hardware.
-    pub kind: Option<String>,
 }
 
 impl Netlink {
-    /// Of the interface called `name`; `None` when there is none.
-    pub fn facts(&mut self, name: &str) -> io::Result<Option<Facts>> {
-        let found = self.link(vec![LinkAttribute::IfName(name.to_owned())])?;
-        Ok(found.as_ref().map(facts_of))
-    }
-
     /// Of all interfaces, in one request.
     pub fn all_facts(&mut self) -> io::Result<Vec<Facts>> {
         let mut message = LinkMessage::default();
@@ -60,18 +52,10 @@ fn facts_of(message: &LinkMessage) -> Facts {
         up: interface.up,
         carrier: message.header.flags.contains(LinkFlags::LowerUp),
         carrier_changes: 0,
-        kind: None,
     };
     for attribute in &message.attributes {
-        match attribute {
-            LinkAttribute::CarrierChanges(count) => facts.carrier_changes = (*count).into(),
-            LinkAttribute::LinkInfo(infos) => {
-                facts.kind = infos.iter().find_map(|info| match info {
-                    LinkInfo::Kind(kind) => Some(kind.to_string()),
-                    _ => None,
-                });
-            }
-            _ => {}
+        if let LinkAttribute::CarrierChanges(count) = attribute {
+            facts.carrier_changes = (*count).into();
         }
     }
     facts

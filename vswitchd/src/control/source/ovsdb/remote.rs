@@ -2,6 +2,7 @@
 //!
 //! Not here: what is said on the way.
 
+use crossbeam_channel::{Receiver, bounded};
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::ToSocketAddrs as _;
@@ -56,30 +57,49 @@ pub(super) enum Stream {
     Tcp(mio::net::TcpStream),
 }
 
+/// A way that is being opened.
+pub(super) type Opening = Receiver<io::Result<Stream>>;
+
 impl Remote {
-    /// Opens the way.
+    /// Opens the way: out of what it gives comes the stream, or why there is none, and then `done` is called. A name
+    /// takes as long as its servers like, and nobody who stops is kept by that: whoever drops the opening has left it.
     ///
     /// # Errors
-    /// The server is not there.
-    pub(super) fn connect(&self) -> io::Result<Stream> {
+    /// No thread can be had.
+    pub(super) fn open(&self, done: impl FnOnce() + Send + 'static) -> io::Result<Opening> {
+        let (sender, opening) = bounded(1);
         match self {
-            Self::Unix(path) => mio::net::UnixStream::connect(path).map(Stream::Unix),
+            Self::Unix(path) => {
+                drop(sender.send(mio::net::UnixStream::connect(path).map(Stream::Unix)));
+                done();
+            }
             Self::Tcp(at) => {
-                let mut last = io::Error::from(ErrorKind::NotFound);
-                for address in at.to_socket_addrs()? {
-                    match std::net::TcpStream::connect_timeout(&address, PATIENCE) {
-                        Ok(stream) => {
-                            stream.set_nonblocking(true)?;
-                            stream.set_nodelay(true)?;
-                            return Ok(Stream::Tcp(mio::net::TcpStream::from_std(stream)));
-                        }
-                        Err(error) => last = error,
-                    }
-                }
-                Err(last)
+                let at = at.clone();
+                let open = move || {
+                    // Whoever wanted it may have left.
+                    drop(sender.send(connect(&at)));
+                    done();
+                };
+                std::thread::Builder::new().name("ovsdb-connect".into()).spawn(open)?;
             }
         }
+        Ok(opening)
     }
+}
+
+fn connect(at: &str) -> io::Result<Stream> {
+    let mut last = io::Error::from(ErrorKind::NotFound);
+    for address in at.to_socket_addrs()? {
+        match std::net::TcpStream::connect_timeout(&address, PATIENCE) {
+            Ok(stream) => {
+                stream.set_nonblocking(true)?;
+                stream.set_nodelay(true)?;
+                return Ok(Stream::Tcp(mio::net::TcpStream::from_std(stream)));
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }
 
 impl Stream {
@@ -126,5 +146,24 @@ mod tests {
         for text in ["", "unix:", "tcp:", "tcp:host", "tcp:host:x", "ssl:host:6640", "/run/db.sock"] {
             assert!(text.parse::<Remote>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_server_that_does_not_answer_yet_holds_nobody_up() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+        let _inside = runtime.enter();
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(0).unwrap();
+        let address = listener.local_addr().unwrap();
+        // The kernel answers nobody for whom there is no room.
+        let knocking: Vec<_> = (0..4).map(|_| mio::net::TcpStream::connect(address).unwrap()).collect();
+        let (done, is_done) = bounded(1);
+        let opening = Remote::Tcp(address.to_string()).open(move || done.send(()).unwrap()).unwrap();
+        assert!(opening.try_recv().is_err());
+        // What comes of it comes, be it a stream or that there is none.
+        drop((knocking, listener));
+        is_done.recv().unwrap();
+        drop(opening.try_recv().unwrap());
     }
 }

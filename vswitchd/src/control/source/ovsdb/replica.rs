@@ -162,6 +162,14 @@ pub struct Database {
     pub tables: BTreeMap<String, BTreeMap<Uuid, Row>>,
 }
 
+impl Database {
+    /// The row of table `Open_vSwitch`, of which there is one at most where the schema is kept to.
+    #[must_use]
+    pub fn system(&self) -> Option<(&Uuid, &Row)> {
+        self.tables.get("Open_vSwitch")?.first_key_value()
+    }
+}
+
 /// A change of a row.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Operation {

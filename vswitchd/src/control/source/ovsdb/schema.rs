@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Columns that say what is wished, by table.
-const WISHES: [(&str, &[&str]); 7] = [
+pub(super) const WISHES: [(&str, &[&str]); 7] = [
     ("Open_vSwitch", &["bridges", "next_cfg", "other_config", "external_ids"]),
     (
         "Bridge",
@@ -25,6 +25,8 @@ const WISHES: [(&str, &[&str]); 7] = [
             "sflow",
             "ipfix",
             "auto_attach",
+            "protocols",
+            "flow_tables",
             "other_config",
         ],
     ),
@@ -37,7 +39,6 @@ const WISHES: [(&str, &[&str]); 7] = [
             "tag",
             "trunks",
             "cvlans",
-            "mac",
             "protected",
             "qos",
             "bond_mode",
@@ -61,6 +62,7 @@ const WISHES: [(&str, &[&str]); 7] = [
             "ingress_policing_kpkts_burst",
             "cfm_mpid",
             "bfd",
+            "lldp",
             "other_config",
         ],
     ),
@@ -75,6 +77,7 @@ const WISHES: [(&str, &[&str]); 7] = [
             "output_port",
             "output_vlan",
             "snaplen",
+            "filter",
         ],
     ),
     ("QoS", &["type", "queues", "other_config"]),
@@ -82,7 +85,7 @@ const WISHES: [(&str, &[&str]); 7] = [
 ];
 
 /// Columns that say how things are, by table: ours to write.
-const STATES: [(&str, &[&str]); 4] = [
+pub(super) const STATES: [(&str, &[&str]); 4] = [
     (
         "Open_vSwitch",
         &["cur_cfg", "ovs_version", "db_version", "datapath_types", "iface_types", "dpdk_initialized"],

@@ -61,6 +61,7 @@ impl Ovsdb {
         let mut follower = Follower {
             remote: remote.clone(),
             poll,
+            waker: Arc::clone(&waker),
             wishes: (wish_sender, wishes.clone()),
             reports: report_receiver,
             status: Arc::clone(&status),
@@ -105,6 +106,7 @@ impl Drop for Ovsdb {
 struct Follower {
     remote: Remote,
     poll: Poll,
+    waker: Arc<Waker>,
     wishes: (Sender<Wish>, Receiver<Wish>),
     reports: Receiver<Report>,
     status: Arc<Mutex<Status>>,
@@ -181,9 +183,32 @@ impl Follower {
         goes_on
     }
 
-    fn converse(&mut self, known: Known, report: Option<Report>) -> (End, (Known, Option<Report>)) {
-        let mut stream = match self.remote.connect() {
-            Ok(stream) => stream,
+    /// Opens the way to the server; `None` when nobody wants more.
+    fn open(&mut self, report: &mut Option<Report>) -> io::Result<Option<Stream>> {
+        let waker = Arc::clone(&self.waker);
+        // A poll that is gone need not be woken.
+        let opening = self.remote.open(move || drop(waker.wake()))?;
+        let mut events = Events::with_capacity(4);
+        loop {
+            if !self.take_reports(|newest| *report = Some(newest)) {
+                return Ok(None);
+            }
+            match opening.try_recv() {
+                Ok(opened) => return opened.map(Some),
+                Err(TryRecvError::Empty) => {}
+                Err(TryRecvError::Disconnected) => return Err(ErrorKind::BrokenPipe.into()),
+            }
+            match self.poll.poll(&mut events, None) {
+                Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
+                _ => {}
+            }
+        }
+    }
+
+    fn converse(&mut self, known: Known, mut report: Option<Report>) -> (End, (Known, Option<Report>)) {
+        let mut stream = match self.open(&mut report) {
+            Ok(Some(stream)) => stream,
+            Ok(None) => return (End::Meant, (known, report)),
             Err(error) => {
                 return (End::Failed { error: error.to_string(), lasted: Duration::ZERO }, (known, report));
             }
@@ -254,12 +279,19 @@ impl Follower {
         {
             let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
             let (connected, locked) = (session.monitored, session.locked);
-            if connected && !status.connected {
+            let comes = connected && !status.connected;
+            if comes {
                 log::info("the Open vSwitch database is there", &[("server", &self.remote)]);
             }
-            if connected && locked != status.locked {
-                let what = if locked { "ours" } else { "somebody else's" };
-                log::info("the lock ovs_vswitchd", &[("is", &what)]);
+            if connected && locked && !status.locked {
+                log::info("the lock ovs_vswitchd is ours: what is wished is carried out", &[]);
+            } else if connected && !locked && (comes || status.locked) {
+                let doing = if comes { "has" } else { "takes" };
+                let message = format!(
+                    "another {doing} the lock ovs_vswitchd; what runs goes on as it is, and nothing more that is wished \
+                     is carried out here until the lock is free"
+                );
+                log::warn(&message, &[("server", &self.remote)]);
             }
             (status.connected, status.locked) = (connected, connected && locked);
             if connected {

@@ -42,6 +42,8 @@ pub struct OfportWish {
 /// What is in force, for the database's status columns.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
+    /// The `system` of the wish that is in force: it is written to that database and to no other.
+    pub system: String,
     /// The `next_cfg` of the wish that is in force.
     pub cur_cfg: i64,
     /// Bridges by name.

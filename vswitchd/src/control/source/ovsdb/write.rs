@@ -1,7 +1,7 @@
 //! What is in force becomes operations on status columns, as ovs-vswitchd.conf.db(5) words them.
 //!
 //! Pure. Only what differs from the rows is written, only columns that tell how things are, and only rows that are
-//! there: no wish and no `external_ids` is ever touched. Not here: the transaction around them (see `transact.rs`).
+//! there: no wish and no `external_ids` is ever touched. Not here: the transaction around them (see `session.rs`).
 
 use super::read::{Columns, SPANNING_TREE, short};
 use super::replica::{Atom, Database, Datum, Operation, Row, Uuid};
@@ -9,10 +9,14 @@ use super::words::{InterfaceReport, Report};
 use std::collections::BTreeMap;
 
 /// The updates that make `database` say what `report` does, `cur_cfg` last. A row that `report` says nothing of
-/// keeps what it says, but for a bridge: one that does not run has no `datapath_id`.
+/// keeps what it says, but for a bridge: one that does not run has no `datapath_id`. None where `database` is another
+/// than the one whose wish is in force, as when its file was replaced and control has not heard of it yet.
 #[must_use]
 pub fn write(database: &Database, report: &Report) -> Vec<Operation> {
     let mut operations = Vec::new();
+    if database.system().map(|(uuid, _)| uuid.to_string()).unwrap_or_default() != report.system {
+        return operations;
+    }
     let mut update = |table: &str, columns_of: &dyn Fn(Columns<'_>) -> Vec<(&'static str, Datum)>| {
         for (uuid, row) in database.tables.get(table).into_iter().flatten() {
             let wanted = columns_of(Columns::new(row));
@@ -31,12 +35,12 @@ pub fn write(database: &Database, report: &Report) -> Vec<Operation> {
         let counts = counts.into_iter().map(|(key, count)| (text(key), integer(count)));
         operations.extend(difference("Mirror", *uuid, row, vec![("statistics", map(counts))]));
     }
-    for (uuid, row) in database.tables.get("Open_vSwitch").into_iter().flatten() {
+    if let Some((uuid, row)) = database.system() {
         let columns = Columns::new(row);
         let (next, current) =
             (columns.integer("next_cfg").unwrap_or_default(), columns.integer("cur_cfg").unwrap_or_default());
-        // It goes back only where somebody turned `next_cfg` back.
-        if report.cur_cfg > current || current > next {
+        // It goes back only where somebody turned `next_cfg` back, and never says what nobody has wished.
+        if report.cur_cfg <= next && (report.cur_cfg > current || current > next) {
             let wanted = vec![("cur_cfg", set(Some(Atom::Integer(report.cur_cfg))))];
             operations.extend(difference("Open_vSwitch", *uuid, row, wanted));
         }

@@ -38,8 +38,7 @@ const STATS_INTERVAL_MS: u64 = 5000;
 #[must_use]
 pub fn read(database: &Database) -> Wish {
     let mut reader = Reader::new(database);
-    let systems = database.tables.get("Open_vSwitch");
-    let Some((uuid, system)) = systems.and_then(|rows| rows.iter().next()) else {
+    let Some((uuid, system)) = database.system() else {
         return reader.finish();
     };
     let system = Columns::new(system);

@@ -151,18 +151,29 @@ fn what_a_mirror_copied_is_written_to_its_row() {
 
 #[test]
 fn cur_cfg_is_written_last_and_goes_back_only_with_next_cfg() {
-    for (next, current, report, expected) in
-        [(5, 4, 5, Some(5)), (6, 4, 5, Some(5)), (5, 5, 5, None), (5, 5, 0, None), (2, 5, 2, Some(2))]
-    {
+    for (next, current, report, expected) in [
+        (5, 4, 5, Some(5)),
+        (6, 4, 5, Some(5)),
+        (5, 5, 5, None),
+        (5, 5, 0, None),
+        (2, 5, 2, Some(2)),
+        (1, 0, 8, None),
+        (2, 5, 8, None),
+    ] {
         let cells = vec![("next_cfg", one(next)), ("cur_cfg", one(current))];
         let database =
             database(&[("Open_vSwitch", 9, cells), ("Interface", 1, vec![("name", string("p1"))])]);
         let interfaces = BTreeMap::from([("p1".to_owned(), InterfaceReport::default())]);
-        let operations = write(&database, &Report { cur_cfg: report, interfaces, ..Report::default() });
+        let system = Uuid(9).to_string();
+        let mut report = Report { system, cur_cfg: report, interfaces, ..Report::default() };
+        let operations = write(&database, &report);
         assert_eq!(operations.len(), 1 + usize::from(expected.is_some()));
         if let Some(expected) = expected {
             let expected = Operation::update("Open_vSwitch", Uuid(9), row(vec![("cur_cfg", one(expected))]));
             assert_eq!(operations.last(), Some(&expected));
         }
+        // Of what another database wished nothing is written to this one.
+        report.system = Uuid(8).to_string();
+        assert_eq!(write(&database, &report), []);
     }
 }

@@ -452,6 +452,7 @@ fn a_mirror_names_its_ports() {
             0,
         ),
         (vec![to(), ("output_vlan", integers(&[9]))], Some(plain()), 1),
+        (vec![to(), ("filter", text("icmp"))], Some(plain()), 1),
         (vec![to(), ("select_src_port", references(&[elsewhere, Uuid(999)]))], Some(plain()), 2),
         (vec![], None, 1),
         (vec![("output_port", references(&[elsewhere]))], None, 1),
