@@ -50,6 +50,7 @@ pub fn topology(spec: &Spec) -> Topology {
         .iter()
         .map(|bridge| Bridge {
             forward_bpdu: bridge.forward_bpdu,
+            keeps_vendor_protocols: bridge.keeps_vendor_protocols,
             flood_vlans: bridge.flood_vlans.clone(),
             vlan_limit: bridge.vlan_limit,
             neigh_suppress: bridge.neigh_suppress,

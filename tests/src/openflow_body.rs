@@ -20,14 +20,14 @@ pub fn openflow_body(bytes: &[u8]) {
     let mut now = Instant::ZERO;
     let mut table = FlowTable::new(1, false, now);
     let mut naive = vec![(FlowMatch::default(), 0, vec![FlowAction::Normal], 0)];
-    let mut left = bytes;
+    let (mut left, mut table_ids) = (bytes, false);
     for turn in 0..u64::MAX {
         now = Instant::from_nanos(turn * 1_000_000);
         let Ok(Some(message)) = split(left) else { break };
         left = &left[message.len()..];
         let mut writer = Writer::default();
         let _ = has_version(message);
-        match decode(message) {
+        match decode(message, table_ids) {
             Ok(Message::FlowMod(flow_mod)) => {
                 assert!(flow_mod.actions.len() <= MAX_ACTIONS);
                 if table.change(&flow_mod, now).is_ok() {
@@ -43,6 +43,7 @@ pub fn openflow_body(bytes: &[u8]) {
                 table.settle(|id| Count { frames: u64::from(id), bytes: turn }, Count::default(), now);
                 table.published();
             }
+            Ok(Message::FlowModTableId(set)) => table_ids = set,
             Ok(Message::Echo) => writer.echo(message),
             Ok(_) => {}
             Err(refusal) => {
@@ -145,6 +146,8 @@ pub fn openflow_seeds() -> Vec<Vec<u8>> {
         message(kind::HELLO, &[0, 1, 0, 8, 0, 0, 0, 0x7e]),
         message(kind::ECHO_REQUEST, b"ping"),
         message(kind::VENDOR, &[0, 0, 0x23, 0x20, 0, 0, 0, 12, 0, 0, 0, 2]),
+        table_ids(true),
+        table_ids(false),
         message(kind::FEATURES_REQUEST, &[]),
         message(kind::GET_CONFIG_REQUEST, &[]),
         message(kind::SET_CONFIG, &[0, 0, 0, 128]),
@@ -159,7 +162,16 @@ pub fn openflow_seeds() -> Vec<Vec<u8>> {
         matches
     };
     for (command, wild) in
-        [(0_u16, 0x0038_20fe), (1, 0x0038_20ff), (2, 0x0028_20f1), (3, 0x0038_20fe), (4, 0)]
+        // Those above 255 name a table.
+        [
+            (0_u16, 0x0038_20fe),
+            (1, 0x0038_20ff),
+            (2, 0x0028_20f1),
+            (3, 0x0038_20fe),
+            (4, 0),
+            (0x0100, 0),
+            (0xff03, 0),
+        ]
     {
         for actions in
             [&[][..], &[0, 0, 0, 8, 0, 2, 0, 0], &[0, 0, 0, 8, 0xff, 0xfa, 0, 0, 0, 1, 0, 8, 0, 5, 0, 0]]
@@ -189,6 +201,12 @@ pub fn openflow_seeds() -> Vec<Vec<u8>> {
         seeds.push(message(kind::STATS_REQUEST, &body));
     }
     seeds
+}
+
+/// NXT_FLOW_MOD_TABLE_ID
+#[must_use]
+pub fn table_ids(set: bool) -> Vec<u8> {
+    message(kind::VENDOR, &[0, 0, 0x23, 0x20, 0, 0, 0, 15, set.into(), 0, 0, 0, 0, 0, 0, 0])
 }
 
 /// A message of this type and body.

@@ -28,6 +28,8 @@ use vswitch_core::wire::vxlan::{Header, OVERHEAD_IPV4, OVERHEAD_IPV6, Vni};
 pub struct BridgeSpec {
     /// Whether 01-80-C2-00-00-00…0F is carried.
     pub forward_bpdu: bool,
+    /// Whether protocols of vendors are not carried either.
+    pub keeps_vendor_protocols: bool,
     /// VLANs in which nothing is learned and everything flooded.
     pub flood_vlans: VlanSet,
     /// How many tags are read: 1, or 2 for anything else.
@@ -44,6 +46,7 @@ impl Default for BridgeSpec {
     fn default() -> Self {
         Self {
             forward_bpdu: false,
+            keeps_vendor_protocols: false,
             flood_vlans: VlanSet::none(),
             vlan_limit: 1,
             neigh_suppress: false,
@@ -281,7 +284,8 @@ impl Reference {
                 }
             }
         };
-        if dst.is_reserved_group() && !bridge.forward_bpdu {
+        let vendor = bridge.keeps_vendor_protocols && dst.is_vendor_protocol();
+        if (dst.is_reserved_group() || vendor) && !bridge.forward_bpdu {
             return Err(DropReason::ReservedGroup);
         }
         let rest = tags[read..].iter().flat_map(|tag| tag.bytes()).chain(rest).collect();

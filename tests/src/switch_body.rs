@@ -72,6 +72,7 @@ fn some_bridge(choices: &mut Choices<'_>, number: usize) -> BridgeSpec {
     let named = choices.byte();
     BridgeSpec {
         forward_bpdu: bits & 0x80 != 0,
+        keeps_vendor_protocols: bits & 1 != 0,
         flood_vlans: flooded.into_iter().collect(),
         vlan_limit: if bits & 0x40 != 0 { 2 } else { 1 },
         neigh_suppress: named & 0x80 != 0,
@@ -159,7 +160,10 @@ fn some_destination(choices: &mut Choices<'_>) -> Mac {
         n @ 0..16 => Mac::from_u64(0x0180_c200_0000 | u64::from(n)),
         16 => Mac::from_u64(0x0180_c200_0010),
         17 => Mac::from_u64(0),
-        18..30 => Mac::from_u64(0x0100_5e00_0001),
+        // PVST+ and EAPS: protocols of vendors.
+        18 => Mac::from_u64(0x0100_0ccc_cccd),
+        19 => Mac::from_u64(0x00e0_2b00_0004),
+        20..30 => Mac::from_u64(0x0100_5e00_0001),
         30..60 => Mac::BROADCAST,
         n => station(u32::from(n) % 10),
     }

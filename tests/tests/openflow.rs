@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use vswitch_tests::daemon::{PATIENCE, Said};
 use vswitch_tests::lab::until;
-use vswitch_tests::openflow_body::message;
+use vswitch_tests::openflow_body::{message, table_ids};
 use vswitch_tests::openflow_seat::{Seat, appctl_at, ask, ofctl_at, receive, with_seat};
 use vswitch_tests::ovs::Ovs;
 use vswitchd::control::openflow::MAX_FLOWS;
@@ -41,6 +41,15 @@ const WORDS: &[&str] = &[
     "--no-stats dump-flows br0 out_port=LOCAL",
     "--no-stats dump-flows br0 table=0,dl_vlan=10",
     "--no-stats dump-flows br0 table=7",
+    "add-flow br0 table=0,priority=23,in_port=1,dl_vlan=30,actions=drop",
+    "add-flow br0 table=255,priority=24,in_port=1,dl_vlan=30,actions=drop",
+    "mod-flows br0 table=0,dl_vlan=30,actions=normal",
+    "add-flows br0 @0",
+    "--no-stats dump-flows br0 table=0",
+    "--strict del-flows br0 table=0,priority=23,in_port=1,dl_vlan=30",
+    "del-flows br0 table=0,dl_vlan=31",
+    "--no-stats dump-flows br0",
+    "del-flows br0 table=255,dl_vlan=30",
     "add-flow br0 priority=11,in_port=1,actions=drop",
     "mod-flows br0 dl_vlan=10,actions=normal",
     "mod-flows br0 priority=5,dl_vlan=11,cookie=7,actions=normal",
@@ -69,6 +78,10 @@ const WORDS: &[&str] = &[
     "dump-ports br0 99",
     "dump-aggregate br0 dl_vlan=99",
 ];
+
+/// In `@0`: with tables, and without.
+const FLOWS_OF_TABLES: &str =
+    "table=0,priority=25,dl_vlan=31,actions=drop\npriority=26,dl_vlan=31,actions=output:2\n";
 
 const FLOWS: &str =
     "priority=3,in_port=1,dl_vlan=5,actions=output:2\n# and the others\npriority=1,actions=normal\n";
@@ -103,6 +116,7 @@ fn the_stock_tool_gets_the_same_answers_here_and_from_open_vswitch() {
         let socket = stock.socket();
         let file = seat.host.file("flows");
         std::fs::write(&file, FLOWS).unwrap();
+        std::fs::write(seat.host.file("flows0"), FLOWS_OF_TABLES).unwrap();
         for line in WORDS {
             let line = line.replace('@', file.to_str().unwrap());
             let words: Vec<&str> = line.split(' ').collect();
@@ -250,11 +264,9 @@ fn what_is_not_offered_is_refused_by_openflows_own_errors_and_changes_nothing() 
                 &["packet-out", "br0", "in_port=1,packet=ffffffffffff0200000000010800,actions=output:2"],
                 "OFPBRC_BAD_TYPE",
             ),
+            (&["add-flow", "br0", "table=1,in_port=1,actions=drop"], "OFPBRC_BAD_TABLE_ID"),
+            (&["del-flows", "br0", "table=1"], "OFPBRC_BAD_TABLE_ID"),
             // What ovs-ofctl asks for by Nicira's dialect, or another version, and does without nothing instead.
-            (
-                &["add-flow", "br0", "table=1,in_port=1,actions=drop"],
-                "does not support any of the usable flow formats",
-            ),
             (
                 &["add-flow", "br0", "dl_src=02:00:00:00:00:00/ff:00:00:00:00:00,actions=drop"],
                 "does not support any",
@@ -279,6 +291,7 @@ fn what_is_not_offered_is_refused_by_openflows_own_errors_and_changes_nothing() 
             log.contains("matches on fields of IP, ARP, TCP, UDP and ICMP (nw_*, tp_*) are not offered"),
             "{log}"
         );
+        assert!(log.contains("other tables are not offered"), "{log}");
         let said = seat.ofctl(&["show", "br7"]);
         assert!(said.code == 1 && said.err.contains("is not a bridge or a socket"), "{said:?}");
     });
@@ -454,6 +467,22 @@ fn clients_of_no_good_will_harm_nobody() {
             let answer = ask(&mut stream, request);
             assert_eq!((answer[1], &answer[8..12], &answer[12..]), (kind::ERROR, &code[..], &request[..]));
         }
+        // A table is in a command where that was asked for on this connection, and as long as it is.
+        let mut change = vec![0; 40];
+        // Whatever it is, of priority 9, into no buffer, from no port.
+        change[..4].copy_from_slice(&0x003f_ffff_u32.to_be_bytes());
+        change.extend([0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 9]);
+        change.extend([0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0]);
+        let change = message(kind::FLOW_MOD, &change);
+        let answer = ask(&mut stream, &change);
+        assert_eq!((answer[1], &answer[8..12], &answer[12..]), (kind::ERROR, &[0, 3, 0, 4][..], &change[..]));
+        for _ in 0..2 {
+            let answer = ask(&mut stream, &[table_ids(true), change.clone(), table_ids(false)].concat());
+            let error = [0xb0, 0xc2, 0, 0, 0, 0, 0x23, 0x20, 0, 1, 2, 0];
+            assert_eq!((answer[1], &answer[8..20], &answer[20..]), (kind::ERROR, &error[..], &change[..]));
+            assert_eq!(ask(&mut stream, &change)[8..12], [0, 3, 0, 4]);
+        }
+        assert_eq!(ask(&mut stream, &message(kind::VENDOR, &table_ids(true)[8..20]))[8..12], [0, 1, 0, 6]);
         // In pieces, and many at once.
         let barrier = message(kind::BARRIER_REQUEST, &[]);
         for byte in &barrier {

@@ -206,7 +206,7 @@ fn open_vswitch_differs_where_we_mean_it_and_nowhere_else() {
     assert_eq!(ovs.stations().len(), 1);
 
     // Beside the sixteen addresses that bridges keep to themselves, Open vSwitch drops some of other makers'
-    // protocols; we carry them like any group.
+    // protocols; a file's bridge carries them like any address.
     for (address, they_carry) in [
         ("01:80:c2:00:00:00", false),
         ("01:80:c2:00:00:0f", false),

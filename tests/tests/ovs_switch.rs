@@ -367,6 +367,35 @@ fn flows_of_ovs_ofctl_say_where_frames_go(lab: &Lab, switch: Switch) {
     stage.expect("a", &broadcast(1).payload(0xabce, &[0; 50]), &[]);
 }
 
+/// Addresses of protocols between bridges: IEEE 802.1's, Cisco's and Extreme's.
+const PROTOCOLS: &[u64] = &[
+    0x0180_c200_0000,
+    0x0180_c200_0002,
+    0x0180_c200_000e,
+    0x0180_c200_000f,
+    0x0100_0c00_0000,
+    0x0100_0ccc_cccc,
+    0x0100_0ccc_cccd,
+    0x0100_0ccd_cdcd,
+    0x0100_0ccc_ccc0,
+    0x0100_0ccc_ccc7,
+    0x00e0_2b00_0000,
+    0x00e0_2b00_0004,
+    0x00e0_2b00_0006,
+];
+
+/// Others beside them.
+const NO_PROTOCOLS: &[u64] = &[
+    0x0180_c200_0010,
+    0x0100_0c00_0001,
+    0x0100_0ccc_ccce,
+    0x0100_0ccd_cdcc,
+    0x0100_0ccc_ccc8,
+    0x00e0_2b00_0001,
+    0x00e0_2b00_0005,
+    0x00e0_2b00_0007,
+];
+
 fn bridge_protocols_stay_local_unless_the_bridge_forwards_them(lab: &Lab, switch: Switch) {
     let seat = Seat::new(lab, "h", switch);
     seat.bridge("br0");
@@ -375,11 +404,18 @@ fn bridge_protocols_stay_local_unless_the_bridge_forwards_them(lab: &Lab, switch
         stage.port(lab, &seat, "br0", port, "");
     }
     seat.settle();
-    let bpdu = Frame::new(Mac::from_u64(0x0180_c200_0000), station(1));
-    stage.expect("a", &bpdu, &[]);
+    let to = |dst| Frame::new(Mac::from_u64(dst), station(1));
+    for dst in PROTOCOLS {
+        stage.expect("a", &to(*dst), &[]);
+    }
+    for dst in NO_PROTOCOLS {
+        stage.expect("a", &to(*dst), &[("b", to(*dst))]);
+    }
     seat.sh("ovs-vsctl set bridge br0 other_config:forward-bpdu=true");
     seat.settle();
-    stage.expect("a", &bpdu, &[("b", bpdu.clone())]);
+    for dst in PROTOCOLS {
+        stage.expect("a", &to(*dst), &[("b", to(*dst))]);
+    }
 }
 
 fn a_protected_port_talks_to_others_only(lab: &Lab, switch: Switch) {

@@ -37,8 +37,8 @@ drop_reasons! {
     ShortFrame = "short_frame", "the frame is shorter than an Ethernet header";
     /// More bytes than any link carries.
     LongFrame = "long_frame", "the frame is longer than the switch carries";
-    /// 01-80-C2-00-00-00…0F without `forward_bpdu`.
-    ReservedGroup = "reserved_group", "the destination is reserved for bridges (01-80-C2-00-00-00 to 0F) and forward_bpdu is off";
+    /// 01-80-C2-00-00-00…0F, or a vendor's protocol in Open vSwitch's seat, without `forward_bpdu`.
+    ReservedGroup = "reserved_group", "the destination is reserved for bridges (01-80-C2-00-00-00 to 0F, in bridges of a database also those of Cisco's and Extreme's protocols) and forward_bpdu is off";
     /// VID 4095.
     VlanReserved = "vlan_reserved", "the tag says VLAN 4095, which is reserved";
     /// A tag cut short.

@@ -396,11 +396,11 @@ impl<'a> Candidate<'a> {
         let (dst, src) = ethernet::addresses(self.inner()).ok_or(DropReason::ShortFrame)?;
         let segment = Segment::new(self.bridge, admitted.vlan).ok_or(DropReason::NoSuchPort)?;
         sink.note(Step::Admitted { port: port.id, segment, priority: admitted.priority() });
-        let is_reserved = dst.is_reserved_group();
+        let to = dst;
         let [src, dst] = tables.macs.spots(segment, [src, dst]);
         *place = Some(Entered { bridge, bytes, port, offload, src, dst, segment, admitted, base, frame });
         //= IEEE 802.1Q §8.6.3: reserved addresses are not forwarded.
-        if is_reserved && !bridge.config.forward_bpdu {
+        if to.may_be_kept() && bridge.keeps(to) {
             return Err(kept(tables, place, sink));
         }
         Ok(())

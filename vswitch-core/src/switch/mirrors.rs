@@ -186,7 +186,7 @@ impl<'a, 'f, S: Sink> Copying<'a, 'f, S> {
 
     fn copy_to_vlan(&mut self, frame: &Entered<'_>, vlan: Vlan, snaplen: Option<u16>) {
         let Some(segment) = Segment::new(frame.segment.bridge(), vlan) else { return };
-        if segment == frame.segment || frame.dst.mac().is_reserved_group() {
+        if segment == frame.segment || frame.bridge.reserves(frame.dst.mac()) {
             return;
         }
         let mut copy = *frame;

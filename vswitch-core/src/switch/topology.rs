@@ -9,6 +9,7 @@ use super::mirrors::{Mirror, Mirrors};
 use super::multicast::Snooping;
 use super::rules::{Rule, Rules};
 use crate::port::{Attachment, Carries, Group, Port, PortId, Segment, VlanSet};
+use crate::wire::ethernet::Mac;
 use crate::wire::vlan::Vlan;
 use crate::wire::vxlan::Vni;
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -24,6 +25,8 @@ use hashbrown::HashMap;
 pub struct Bridge {
     /// Whether 01-80-C2-00-00-00…0F is carried like any group address (`forward-bpdu`).
     pub forward_bpdu: bool,
+    /// Whether [`Mac::is_vendor_protocol`] says what else `forward_bpdu` is about, as in Open vSwitch.
+    pub keeps_vendor_protocols: bool,
     /// VLANs in which nothing is learned and everything is flooded (`flood_vlans`).
     pub flood_vlans: VlanSet,
     /// How many tags are read, the outermost first (`vlan-limit`): 1, or 2 for 2 and above. What stands behind
@@ -48,6 +51,7 @@ impl Default for Bridge {
     fn default() -> Self {
         Self {
             forward_bpdu: false,
+            keeps_vendor_protocols: false,
             flood_vlans: VlanSet::none(),
             vlan_limit: 1,
             neigh_suppress: false,
@@ -130,6 +134,18 @@ pub(crate) struct BridgeState {
 }
 
 impl BridgeState {
+    /// Whether frames to `dst` are not forwarded, whatever is known of it.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn keeps(&self, dst: Mac) -> bool {
+        !self.config.forward_bpdu && self.reserves(dst)
+    }
+
+    /// Whether `dst` is an address of protocols between bridges.
+    pub(super) const fn reserves(&self, dst: Mac) -> bool {
+        dst.is_reserved_group() || (self.config.keeps_vendor_protocols && dst.is_vendor_protocol())
+    }
+
     /// Whether nothing is learned in `vlan` and everything flooded; asked of a special bridge alone.
     pub(crate) fn floods(&self, vlan: Vlan) -> bool {
         self.has_flood_vlans && self.config.flood_vlans.contains(vlan)

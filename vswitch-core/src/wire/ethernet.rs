@@ -79,6 +79,23 @@ impl Mac {
     pub const fn is_reserved_group(self) -> bool {
         self.0 & 0xffff_ffff_fff0 == 0x0180_c200_0000
     }
+
+    /// Whether this is one of the addresses by which Cisco's and Extreme's switches speak to each other and which Open
+    /// vSwitch's bridges keep to themselves: ISL; CDP, VTP and others; PVST+; STP Uplink Fast; CFM; EDP and EAPS, whose
+    /// addresses are no groups (ovs-vswitchd.conf.db(5), `forward-bpdu`).
+    #[must_use]
+    pub const fn is_vendor_protocol(self) -> bool {
+        matches!(self.0, 0x0100_0c00_0000 | 0x0100_0ccc_cccc | 0x0100_0ccc_cccd | 0x0100_0ccd_cdcd)
+            || matches!(self.0, 0x0100_0ccc_ccc0..=0x0100_0ccc_ccc7)
+            || matches!(self.0, 0x00e0_2b00_0000 | 0x00e0_2b00_0004 | 0x00e0_2b00_0006)
+    }
+
+    /// Whether this may be one that [`Self::is_reserved_group`] or [`Self::is_vendor_protocol`] means, by the bits that
+    /// none of them has: one comparison, which hardly any other address passes.
+    #[inline(always)]
+    pub(crate) const fn may_be_kept(self) -> bool {
+        self.0 & 0xfe1f_1032_3230 == 0
+    }
 }
 
 impl fmt::Display for Mac {
@@ -141,6 +158,7 @@ pub fn addresses(frame: &[u8]) -> Option<(Mac, Mac)> {
 mod tests {
     use super::*;
     use alloc::string::ToString;
+    use alloc::vec::Vec;
 
     #[test]
     fn a_mac_survives_text_and_number() {
@@ -178,5 +196,20 @@ mod tests {
             assert_eq!(Mac::from_u64(0x0180_c200_0000 | last).is_reserved_group(), last < 16);
         }
         assert!(!Mac::BROADCAST.is_reserved_group());
+    }
+
+    #[test]
+    fn fifteen_addresses_are_of_vendors_protocols_and_none_is_overlooked() {
+        let near = |all: [u64; 3]| all.into_iter().flat_map(|from| from..from + 0x1_0000);
+        let vendors = near([0x0100_0c00_0000, 0x0100_0ccc_cc00, 0x0100_0ccd_cd00])
+            .chain(near([0x00e0_2b00_0000, 0x0180_c200_0000, 0x0200_0000_0000]))
+            .map(Mac::from_u64);
+        let kept: Vec<Mac> = vendors.filter(|mac| mac.is_vendor_protocol()).collect();
+        assert_eq!(kept.len(), 15, "{kept:?}");
+        let groups = (0..16).map(|last| Mac::from_u64(0x0180_c200_0000 | last));
+        assert!(kept.into_iter().chain(groups).all(Mac::may_be_kept));
+        for other in [0xffff_ffff_ffff, 0x0200_0000_0001, 0x0100_5e00_0001, 0x3333_0000_0001] {
+            assert!(!Mac::from_u64(other).may_be_kept());
+        }
     }
 }

@@ -209,6 +209,7 @@ impl Control {
             | Message::Echo
             | Message::GetConfig
             | Message::SetConfig { .. }
+            | Message::FlowModTableId(_)
             | Message::Queues(_) => None,
         };
         if let Some(refusal) = refused {

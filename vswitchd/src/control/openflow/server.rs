@@ -191,6 +191,8 @@ struct Client {
     asking: bool,
     /// What it said of how much of a frame a controller gets.
     miss_send_len: u16,
+    /// Whether its changes of flows say which table they mean.
+    table_ids: bool,
     /// When it last did something.
     since: Instant,
 }
@@ -255,7 +257,7 @@ impl Client {
                 self.greeted = true;
                 continue;
             }
-            let decoded = decode(bytes);
+            let decoded = decode(bytes, self.table_ids);
             // What is answered here waits for the answers to what came before.
             let here = !matches!(
                 decoded,
@@ -274,6 +276,7 @@ impl Client {
                 Ok(Message::GetConfig) => writer.config(xid_of(bytes), self.miss_send_len),
                 Ok(Message::Queues(port)) => writer.no_queues(xid_of(bytes), port),
                 Ok(Message::SetConfig { miss_send_len }) => self.miss_send_len = miss_send_len,
+                Ok(Message::FlowModTableId(table_ids)) => self.table_ids = table_ids,
                 Ok(message) => {
                     asked.push(Asked { message, beginning: bytes[..bytes.len().min(REPEATED)].to_vec() });
                 }
@@ -426,6 +429,7 @@ impl Server {
                 leaving: false,
                 asking: false,
                 miss_send_len: 0,
+                table_ids: false,
                 since: clock::now(),
             };
             self.clients.insert(number, client);

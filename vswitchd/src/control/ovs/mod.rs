@@ -139,6 +139,7 @@ impl Ovs {
             };
             bridges[usize::from(bridge.number)] = Bridge {
                 forward_bpdu: config.forward_bpdu,
+                keeps_vendor_protocols: true,
                 flood_vlans: config.flood_vlans.clone(),
                 vlan_limit: if config.vlan_limit == 1 { 1 } else { 2 },
                 rules: bridge.flows.rules(|number| id_of(numbers.get(&number)?)),

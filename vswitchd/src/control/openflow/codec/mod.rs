@@ -19,6 +19,9 @@ pub const HEADER_LEN: usize = 8;
 /// a flow, so much that ovs-ofctl can show it.
 pub const REPEATED: usize = 1024;
 
+/// Nicira, by whose name Open vSwitch calls its extensions.
+const NICIRA: u32 = 0x0000_2320;
+
 /// Types of messages (OpenFlow 1.0.1 §5.1).
 pub mod kind {
     /// OFPT_HELLO
@@ -97,10 +100,10 @@ pub mod port {
     pub const NONE: u16 = 0xffff;
 }
 
-/// An error of OpenFlow 1.0.1 §5.4.4, with the words for the log.
+/// An error of OpenFlow 1.0.1 §5.4.4 or one of Open vSwitch's own, with the words for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// `type` and `code`.
+    /// `type` and `code`; a code of 256 or above is Open vSwitch's.
     pub code: (u16, u16),
     /// What was wrong, or is not offered.
     pub reason: &'static str,
@@ -111,6 +114,14 @@ impl Refusal {
     #[must_use]
     pub fn is_of_vendor(self) -> bool {
         self.code == Self::bad_vendor("").code
+    }
+
+    /// `type` and `code` as they are on the wire: Open vSwitch's own stand behind its vendor's number.
+    fn wire(self) -> Vec<u8> {
+        let (kind, code) = self.code;
+        let error = [kind.to_be_bytes(), code.to_be_bytes()].concat();
+        // NXET_VENDOR and NXVC_VENDOR_ERROR
+        if code < 256 { error } else { [&[0xb0, 0xc2, 0, 0][..], &NICIRA.to_be_bytes(), &error].concat() }
     }
 }
 
@@ -139,6 +150,8 @@ refusals! {
     bad_len = (1, 6);
     /// OFPBRC_BUFFER_UNKNOWN
     buffer_unknown = (1, 8);
+    /// OFPBRC_BAD_TABLE_ID, for which OpenFlow 1.0 has no number.
+    bad_table = (1, 512);
     /// OFPBAC_BAD_TYPE
     bad_action = (2, 0);
     /// OFPBAC_BAD_LEN

@@ -3,7 +3,7 @@
 //! Not here: answers (see `write.rs`).
 
 use super::super::table::{FlowCommand, FlowMatch, FlowMod};
-use super::{Fields, HEADER_LEN, Refusal, VERSION, actions, kind, matches, port, stats};
+use super::{Fields, HEADER_LEN, NICIRA, Refusal, VERSION, actions, kind, matches, port, stats};
 use vswitch_core::Mac;
 
 /// `buffer_id` of a message that stands for no frame.
@@ -18,7 +18,11 @@ const FLOW_MOD_LEN: usize = 72;
 const PORT_MOD_LEN: usize = 32;
 /// Bytes of a request for statistics before what it is about.
 const STATS_LEN: usize = HEADER_LEN + 4;
-/// `table_id` of a request that means the first table, and of one that means all.
+/// Bytes of NXT_FLOW_MOD_TABLE_ID, which is padded.
+const FLOW_MOD_TABLE_ID_LEN: usize = 24;
+/// NXT_FLOW_MOD_TABLE_ID, of Nicira's messages.
+const FLOW_MOD_TABLE_ID: u32 = 15;
+/// `table_id` of a message that means the first table, and of one that means all.
 const TABLES: [u8; 2] = [0, 0xff];
 
 /// What a client may say once it has said hello.
@@ -37,6 +41,8 @@ pub enum Message {
         /// `miss_send_len`
         miss_send_len: u16,
     },
+    /// NXT_FLOW_MOD_TABLE_ID, an extension of Open vSwitch: whether OFPT_FLOW_MOD says from now on which table it means.
+    FlowModTableId(bool),
     /// OFPT_FLOW_MOD
     FlowMod(FlowMod),
     /// OFPT_PORT_MOD
@@ -130,11 +136,11 @@ pub fn has_version(hello: &[u8]) -> bool {
     Fields(hello).u8(0) >= VERSION
 }
 
-/// Reads a whole message.
+/// Reads a whole message; `table_ids` is what the last [`Message::FlowModTableId`] said, at first `false`.
 ///
 /// # Errors
 /// What is to be answered instead.
-pub fn decode(bytes: &[u8]) -> Result<Message, Refusal> {
+pub fn decode(bytes: &[u8], table_ids: bool) -> Result<Message, Refusal> {
     let message = Fields(bytes);
     let len = bytes.len();
     let exactly = |wanted: usize| {
@@ -150,13 +156,16 @@ pub fn decode(bytes: &[u8]) -> Result<Message, Refusal> {
     match kind {
         kind::HELLO | kind::ERROR | kind::ECHO_REPLY => Ok(Message::Ignored),
         kind::ECHO_REQUEST => Ok(Message::Echo),
+        kind::VENDOR if message.u32(8) == NICIRA && message.u32(12) == FLOW_MOD_TABLE_ID => {
+            exactly(FLOW_MOD_TABLE_ID_LEN).map(|()| Message::FlowModTableId(message.u8(16) != 0))
+        }
         kind::VENDOR => Err(Refusal::bad_vendor("extensions of vendors are not offered")),
         kind::FEATURES_REQUEST => exactly(HEADER_LEN).map(|()| Message::Features),
         kind::GET_CONFIG_REQUEST => exactly(HEADER_LEN).map(|()| Message::GetConfig),
         kind::SET_CONFIG => {
             exactly(HEADER_LEN + 4).map(|()| Message::SetConfig { miss_send_len: message.u16(10) })
         }
-        kind::FLOW_MOD => flow_mod(bytes).map(Message::FlowMod),
+        kind::FLOW_MOD => flow_mod(bytes, table_ids).map(Message::FlowMod),
         kind::PORT_MOD => exactly(PORT_MOD_LEN).map(|()| {
             Message::PortMod(PortMod {
                 number: message.u16(8),
@@ -172,14 +181,17 @@ pub fn decode(bytes: &[u8]) -> Result<Message, Refusal> {
     }
 }
 
-fn flow_mod(bytes: &[u8]) -> Result<FlowMod, Refusal> {
+fn flow_mod(bytes: &[u8], table_ids: bool) -> Result<FlowMod, Refusal> {
     let message = Fields(bytes);
     if bytes.len() < FLOW_MOD_LEN {
         return Err(Refusal::bad_len("a message's length is wrong"));
     }
     let (matches, exact) = matches::read(Fields(&bytes[HEADER_LEN..]))?;
     let actions = actions::read(&bytes[FLOW_MOD_LEN..])?;
-    let command = match message.u16(56) {
+    // Where it is asked for, the command's upper half is the table.
+    let (table, command) =
+        if table_ids { (message.u8(56), message.u8(57).into()) } else { (TABLES[0], message.u16(56)) };
+    let command = match command {
         0 => FlowCommand::Add,
         1 => FlowCommand::Modify { strict: false },
         2 => FlowCommand::Modify { strict: true },
@@ -187,6 +199,9 @@ fn flow_mod(bytes: &[u8]) -> Result<FlowMod, Refusal> {
         4 => FlowCommand::Delete { strict: true },
         _ => return Err(Refusal::bad_command("there is no such command for flows")),
     };
+    if !TABLES.contains(&table) {
+        return Err(Refusal::bad_table("other tables are not offered"));
+    }
     let deletes = matches!(command, FlowCommand::Delete { .. });
     if !deletes && message.u32(64) != NO_BUFFER {
         return Err(Refusal::buffer_unknown("no frames are buffered"));

@@ -90,16 +90,14 @@ impl Writer {
     /// OFPT_ERROR: why `request` is refused, and the beginning of it.
     pub fn error(&mut self, refusal: Refusal, request: &[u8]) {
         let xid = Fields(request).u32(4);
-        let (kind, code) = refusal.code;
-        let mut body = [kind.to_be_bytes(), code.to_be_bytes()].concat();
+        let mut body = refusal.wire();
         body.extend(&request[..request.len().min(REPEATED)]);
         self.message(kind::ERROR, xid, &body);
     }
 
     /// OFPT_ERROR with words instead of a request: nobody can speak to this one.
     pub fn hello_failed(&mut self, xid: u32, refusal: Refusal) {
-        let (kind, code) = refusal.code;
-        let mut body = [kind.to_be_bytes(), code.to_be_bytes()].concat();
+        let mut body = refusal.wire();
         body.extend(refusal.reason.as_bytes());
         self.message(kind::ERROR, xid, &body);
     }
