@@ -65,7 +65,7 @@ fn an_interface_that_is_down_refuses_frames_and_is_not_gone() {
             let (a, b) = (Packet::open("near", offload).unwrap(), open("far"));
             let frames = owing_nothing([tagged(&[], 1), tagged(&[], 2)]);
             set_up("near", false);
-            assert_eq!(send(&a, &frames), Sent { refused: 2, ..Sent::default() });
+            assert_eq!(send(&a, &frames), Sent { down: 2, ..Sent::default() });
             let mut batch = Batch::new(8);
             let received = a.receive(port(), &mut batch);
             assert_clean(received);
