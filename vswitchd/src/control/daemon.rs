@@ -501,7 +501,7 @@ impl Control {
         self.mesh.stop();
         self.workers.stop();
         // The TAPs close with the last setup. What they are in the pods goes with them, unless they are kept: then the
-        // next daemon adopts them.
+        // next daemon adopts them. Those of a database's bridges stay and are opened again by name.
         let links: Vec<_> = self.running.ports.values_mut().filter_map(|port| port.link.take()).collect();
         drop(self.running);
         super::apply::close_all(links);

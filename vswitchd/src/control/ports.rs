@@ -112,17 +112,19 @@ pub(super) fn open_in(
     let source = Source::Open { name: &config.name, offload: config.offload.unwrap_or_default() };
     let was_there = outlives(config) && is_there(&config.name).map_err(PortError::at("finding the tap"))?;
     let tap = open_or_adopt(source).map_err(|e| PortError::Refused(e.to_string()))?;
-    persist(&tap, config);
     // Before it is moved: whoever dies now leaves either no interface, or one that is found again.
     if let Some(fd) = tap.fd() {
         keep(keeper, &config.name, fd);
     }
     if was_there && let Some(fd) = tap.fd() {
+        persist(&tap, config);
         let complaint = settle(fd, namespace, None, None, config, settings).err();
         return Ok(Opened { link: AnyLink::Tap(tap), complaint });
     }
     match place(config, namespace, settings) {
         Ok(ifname) => {
+            // Not before: one that cannot be had should leave nothing.
+            persist(&tap, config);
             let complaint = addresses(config, namespace, None, ifname).err();
             Ok(Opened { link: AnyLink::Tap(tap), complaint })
         }
